@@ -1,0 +1,118 @@
+"""From the originals' checkpoint files to ours. The only place that reads pickles, and never executes one.
+
+Every method has one file here with `read(source, **options) -> Imported`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pickle
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from emotion import hub
+from emotion.errors import UserError
+
+METHODS = ("esr",)
+
+
+@dataclass
+class Imported:
+    """What an original checkpoint turned into.
+
+    Attributes:
+        config: the method's config dataclass.
+        tensors: state dict under our names.
+        card: name, licence and origin.
+        dropped: original tensor name -> why it is not needed.
+        notes: decisions worth telling, for the model card.
+    """
+
+    config: Any
+    tensors: dict[str, Tensor]
+    card: hub.Card
+    dropped: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def read(method: str, source: str | Path, **options: Any) -> Imported:
+    """Read an original checkpoint of `method` (file, folder or archive).
+
+    Raises:
+        UserError: unknown method, unreadable, incomplete or foreign files.
+    """
+    if method not in METHODS:
+        raise UserError(f"no importer for {method!r}; there are: {', '.join(METHODS)}")
+    source = Path(source)
+    if not source.exists():
+        raise UserError(f"{source} does not exist")
+    return importlib.import_module(f"emotion.importers.{method}").read(source, **options)
+
+
+def convert(method: str, source: str | Path, folder: str | Path, **options: Any) -> Imported:
+    """Import `source` and write it as a checkpoint folder; runs a forward pass as self-check first.
+
+    Raises:
+        UserError: as `read`, or tensors that do not fit the network.
+    """
+    imported = read(method, source, **options)
+    model = hub.model_class(method)(imported.config).eval()
+    hub.fit(model, imported.tensors, where=source)
+    with torch.inference_mode():
+        outputs = model(model.example())
+    broken = [k for k, v in outputs.items() if isinstance(v, Tensor) and not torch.isfinite(v).all()]
+    if broken:
+        raise UserError(f"{source}: the imported model gives no finite {', '.join(broken)}; the file is damaged")
+    imported.card = hub.save(model, method, folder, imported.card, model_card(method, imported))
+    return imported
+
+
+def model_card(method: str, imported: Imported) -> str:
+    """README.md of an imported checkpoint."""
+    card = imported.card
+    lines = [
+        "---",
+        f"license: {'other' if not card.commercial else card.licence}",
+        "library_name: emotion",
+        f"tags: [emotion-recognition, {method}]",
+        "---",
+        f"# {card.name}",
+        "",
+        f"Imported from the original checkpoint: {card.source}.",
+        "",
+        f"- Licence of the weights: {card.licence} (commercial use: {'yes' if card.commercial else 'no'})",
+        f"- Trained on: {', '.join(card.trained_on) or 'not stated'}",
+        "- Figures: none measured here; see the paper.",
+        *(f"- {note}" for note in imported.notes),
+        *(f"- Not taken over: {name} ({why})" for name, why in imported.dropped.items()),
+        "",
+        "Predictions are of facial expression as labelled by people, not of what somebody feels.",
+        "Not for medical, hiring, policing or surveillance use.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def load_pickle(path: str | Path) -> Any:
+    """The content of a PyTorch file (zip or legacy format), tensors only; code in it is refused, never run.
+
+    Raises:
+        UserError: truncated, not a PyTorch file, or it wants to run code.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path} is refused: it is no plain PyTorch checkpoint of tensors, or it holds code that would run "
+            "when opened. Get the file from its original source, or save the state dict alone."
+        ) from error
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {path}: {type(error).__name__}; is the file complete?") from error
+
+
+def strip_prefix(tensors: dict[str, Tensor], prefix: str = "module.") -> dict[str, Tensor]:
+    """The same tensors without a prefix that all (DataParallel) or some names carry."""
+    return {k.removeprefix(prefix): v for k, v in tensors.items()}
