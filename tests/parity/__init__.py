@@ -1,0 +1,1 @@
+"""Parity with the originals, on weights and inputs that anybody can rebuild."""
