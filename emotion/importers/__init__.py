@@ -9,7 +9,7 @@ import importlib
 import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -82,7 +82,7 @@ def model_card(method: str, imported: Imported) -> str:
         "---",
         f"# {card.name}",
         "",
-        f"Imported from the original checkpoint: {card.source}.",
+        f"These weights were {card.source}.",
         "",
         f"- Licence of the weights: {card.licence} (commercial use: {'yes' if card.commercial else 'no'})",
         f"- Trained on: {', '.join(card.trained_on) or 'not stated'}",
@@ -96,21 +96,26 @@ def model_card(method: str, imported: Imported) -> str:
     return "\n".join(lines) + "\n"
 
 
-def load_pickle(path: str | Path) -> Any:
+def load_pickle(file: str | Path | BinaryIO, where: str | Path = "") -> Any:
     """The content of a PyTorch file (zip or legacy format), tensors only; code in it is refused, never run.
+
+    Args:
+        file: path or open binary file.
+        where: what messages call the file (default: its path).
 
     Raises:
         UserError: truncated, not a PyTorch file, or it wants to run code.
     """
+    where = where or file
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
-            f"{path} is refused: it is no plain PyTorch checkpoint of tensors, or it holds code that would run "
+            f"{where} is refused: it is no complete PyTorch file of plain tensors, or it holds code that would run "
             "when opened. Get the file from its original source, or save the state dict alone."
         ) from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path}: {type(error).__name__}; is the file complete?") from error
+    except (OSError, RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError) as error:
+        raise UserError(f"cannot read {where}: {type(error).__name__}; is the file complete?") from error
 
 
 def strip_prefix(tensors: dict[str, Tensor], prefix: str = "module.") -> dict[str, Tensor]:
