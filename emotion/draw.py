@@ -1,0 +1,270 @@
+"""Pictures of predictions: boxes and chips over faces, heat maps over crops, and the one palette of the project."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from emotion.outputs import Result
+
+# After Okabe & Ito (2008): told apart by colour-blind eyes, visible on white and on black.
+PALETTE = {
+    "neutral": "#8C8C8C",
+    "happiness": "#E69F00",
+    "surprise": "#56B4E9",
+    "sadness": "#0072B2",
+    "anger": "#D55E00",
+    "disgust": "#009E73",
+    "fear": "#CC79A7",
+    "contempt": "#7B5EA7",
+    "calm": "#B8B8B8",
+}
+UNLABELLED = "#5B7C99"
+UNCERTAIN = 0.75  # the top quarter of the normalised uncertainty is drawn dashed
+HEAT_MAP = "inferno"  # perceptually uniform
+DIMMED = 0.45
+
+Box = tuple[int, int, int, int]
+
+
+def colour(label: str | None) -> str:
+    """The colour of an expression as "#rrggbb"; grey-blue for anything that is not one."""
+    return PALETTE.get(label or "", UNLABELLED)
+
+
+def luminance(rgb: str) -> float:
+    """Relative luminance in [0, 1] of "#rrggbb" (WCAG 2.2)."""
+    levels = np.array([int(rgb[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    linear = np.where(levels <= 0.04045, levels / 12.92, ((levels + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+def contrast(a: str, b: str) -> float:
+    """Contrast ratio of two colours, 1 to 21 (WCAG 2.2)."""
+    low, high = sorted((luminance(a), luminance(b)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def ink(background: str) -> str:
+    """Black or white, whichever reads better on `background`; never below 4.5 : 1."""
+    return max(("#000000", "#FFFFFF"), key=lambda text: contrast(text, background))
+
+
+@lru_cache(maxsize=32)
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.load_default(size)
+
+
+@dataclass(frozen=True)
+class Chip:
+    """A label next to a face: its text, font size and box x0 y0 x1 y1 in whole pixels."""
+
+    text: str
+    font_size: int
+    box: Box
+
+
+def layout(
+    size: tuple[int, int],
+    boxes: np.ndarray,
+    texts: Sequence[Sequence[str]],
+    font_size: int,
+    gap: int = 0,
+    first: int | None = None,
+) -> list[Chip | None]:
+    """Place one chip per face next to its box: inside the picture, over no face and over no other chip.
+
+    Where a text finds no room, shorter and smaller ones are tried; where nothing fits, the face has no chip.
+
+    Args:
+        size: width and height of the picture.
+        boxes: [N, 4] faces.
+        texts: for every face its texts, longest first.
+        font_size: in pixels, tried first; then three quarters and half of it.
+        gap: pixels between box and chip.
+        first: face whose chip is placed first; the others follow from the largest face on.
+
+    Returns:
+        N chips or None.
+    """
+    boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    order = sorted(range(len(boxes)), key=lambda i: (i != first, -areas[i], i))
+    sizes = [max(8, round(font_size * k)) for k in (1, 0.75, 0.5)]
+    obstacles = boxes
+    chips: list[Chip | None] = [None] * len(boxes)
+    for i in order:
+        *words, number = texts[i]
+        tries = [(t, s) for s in sizes[:2] for t in words] + [(number, s) for s in sizes]
+        for text, points in tries:
+            spots = _spots(boxes[i], _chip_size(text, points), size, gap)
+            free = spots[~_overlap(spots, obstacles).any(axis=1)]
+            if len(free):
+                chips[i] = Chip(text, points, tuple(int(v) for v in free[0]))
+                obstacles = np.concatenate([obstacles, free[:1]])
+                break
+    return chips
+
+
+def _chip_size(text: str, font_size: int) -> tuple[int, int]:
+    return int(np.ceil(_font(font_size).getlength(text) + 0.9 * font_size)), round(1.45 * font_size)
+
+
+def _spots(box: np.ndarray, chip: tuple[int, int], size: tuple[int, int], gap: int) -> np.ndarray:
+    """Boxes [K, 4] around a face that lie inside the picture, best first: above, below, right, left."""
+    (width, height), (w, h) = size, chip
+    x0, y0 = np.floor(box[:2]).astype(int)
+    x1, y1 = np.ceil(box[2:]).astype(int)
+    columns = [x0, x1 - w, (x0 + x1 - w) // 2]
+    rows = [y0, y1 - h, (y0 + y1 - h) // 2]
+    spots = [(x, y) for y in (y0 - gap - h, y1 + gap) for x in np.clip(columns, 0, max(0, width - w))]
+    spots += [(x, y) for x in (x1 + gap, x0 - gap - w) for y in np.clip(rows, 0, max(0, height - h))]
+    near = np.array(spots)
+    far = near + np.array(chip)
+    inside = (near >= 0).all(axis=1) & (far <= np.array(size)).all(axis=1)
+    return np.concatenate([near, far], axis=1)[inside]
+
+
+def _overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Which of boxes a [K, 4] and b [M, 4] share any area, bool [K, M]."""
+    a, b = a[:, None], b[None]
+    return (np.minimum(a[..., 2:], b[..., 2:]) > np.maximum(a[..., :2], b[..., :2])).all(axis=-1)
+
+
+def overlay(picture: np.ndarray, result: Result, frame: int = 0, selected: int | None = None) -> np.ndarray:
+    """Draw the faces of one frame: rounded box in the class colour, chip with number, label and probability.
+
+    Numbers count from 1 within the frame, or are the track ids of a video. Very uncertain faces
+    (`UNCERTAIN`) have a dashed box.
+
+    Args:
+        picture: uint8 [H, W, 3]; may be smaller or larger than `result.size`, boxes are scaled.
+        result: what was predicted.
+        frame: index into `result.timestamps`.
+        selected: number (from 0 within the frame) of a face to emphasise; the others are dimmed.
+
+    Returns:
+        uint8 [H, W, 3], a new array.
+    """
+    height, width = picture.shape[:2]
+    members = np.flatnonzero(np.asarray(result.frame) == frame)
+    boxes = result.faces.boxes[members] * np.tile([width / result.size[0], height / result.size[1]], 2)
+    unit = max(width, height)
+    line = max(2, round(unit / 400))
+    names, dashed = _names(result, members), _dashed(result, members)
+    canvas = Image.fromarray(np.ascontiguousarray(picture))
+    for n, box in enumerate(boxes):
+        thickness = 2 * line if n == selected else line
+        opacity = 1.0 if selected in (None, n) else DIMMED
+        _draw_box(canvas, box, colour(names[n]), thickness, bool(dashed[n]), opacity)
+    texts = _texts(result, members, names)
+    chips = layout((width, height), boxes, texts, max(11, round(unit / 50)), gap=line, first=selected)
+    for n, chip in enumerate(chips):
+        if chip is not None:
+            _draw_chip(canvas, chip, colour(names[n]), 1.0 if selected in (None, n) else DIMMED)
+    return np.array(canvas)
+
+
+def _names(result: Result, members: np.ndarray) -> list[str | None]:
+    task = result.tasks.get("expression")
+    return [None] * len(members) if task is None else task[members].names()
+
+
+def _dashed(result: Result, members: np.ndarray) -> np.ndarray:
+    task = result.tasks.get("expression")
+    total = None if task is None else task.uncertainty.get("total")
+    return np.zeros(len(members), bool) if total is None else total[members] >= UNCERTAIN
+
+
+def _texts(result: Result, members: np.ndarray, names: list[str | None]) -> list[list[str]]:
+    ids = result.faces.track_ids
+    numbers = [str(n + 1) if ids is None else str(ids[i]) for n, i in enumerate(members)]
+    if "expression" not in result.tasks:
+        return [[number] for number in numbers]
+    task = result.tasks["expression"][members]
+    chances = task.values[np.arange(len(members)), task.choice]
+    return [[f"{a} {b} {c:.0%}", f"{a} {b}", a] for a, b, c in zip(numbers, names, chances)]
+
+
+def _draw_box(canvas: Image.Image, box: np.ndarray, rgb: str, line: int, dashed: bool, opacity: float) -> None:
+    x0, y0 = np.floor(box[:2]).astype(int)
+    x1, y1 = np.ceil(box[2:]).astype(int)
+    halo = max(1, line // 3)  # a thin dark rim keeps the line visible on bright and busy pictures
+    for paint, grow, strength in (("#000000", halo, 0.35 * opacity), (rgb, 0, opacity)):
+        size = (x1 - x0 + 2 * grow, y1 - y0 + 2 * grow)
+        if min(size) > 0:
+            mask = _outline(size, line + 2 * grow, dashed).point(lambda v, k=strength: round(v * k))
+            canvas.paste(paint, (int(x0 - grow), int(y0 - grow)), mask)
+
+
+def _outline(size: tuple[int, int], line: int, dashed: bool) -> Image.Image:
+    """Mask of a rounded frame, drawn larger and reduced so that its corners are smooth."""
+    k = 4 if max(size) <= 300 else 2 if max(size) <= 900 else 1
+    (w, h), t = (k * size[0], k * size[1]), k * line
+    radius = min(4 * t, w // 4, h // 4)
+    mask = Image.new("L", (w, h))
+    draw = ImageDraw.Draw(mask)
+    draw.rounded_rectangle((0, 0, w - 1, h - 1), radius, outline=255, width=t)
+    if dashed:
+        for x in range(radius + 2 * t, w - radius - 2 * t, 5 * t):
+            draw.rectangle((x, 0, x + 2 * t, t), fill=0)
+            draw.rectangle((x, h - 1 - t, x + 2 * t, h), fill=0)
+        for y in range(radius + 2 * t, h - radius - 2 * t, 5 * t):
+            draw.rectangle((0, y, t, y + 2 * t), fill=0)
+            draw.rectangle((w - 1 - t, y, w, y + 2 * t), fill=0)
+    return mask.reduce(k) if k > 1 else mask
+
+
+def _draw_chip(canvas: Image.Image, chip: Chip, rgb: str, opacity: float) -> None:
+    x0, y0, x1, y1 = chip.box
+    k, size = 3, (x1 - x0, y1 - y0)
+    mask = Image.new("L", (k * size[0], k * size[1]))
+    edge = (0, 0, k * size[0] - 1, k * size[1] - 1)
+    ImageDraw.Draw(mask).rounded_rectangle(edge, k * size[1] // 4, fill=255)
+    patch = Image.new("RGB", size, rgb)
+    middle = (size[0] / 2, size[1] / 2)
+    ImageDraw.Draw(patch).text(middle, chip.text, fill=ink(rgb), font=_font(chip.font_size), anchor="mm")
+    canvas.paste(patch, (x0, y0), mask.reduce(k).point(lambda v: round(v * (0.4 + 0.6 * opacity))))
+
+
+@lru_cache(maxsize=1)
+def _heat_levels() -> np.ndarray:
+    from matplotlib import colormaps
+
+    return (colormaps[HEAT_MAP](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
+
+
+def heat(crop: np.ndarray, values: np.ndarray, alpha: float = 0.5, bar: bool = True) -> np.ndarray:
+    """A map in [0, 1] in colours over the picture it belongs to.
+
+    Args:
+        crop: uint8 [H, W, 3].
+        values: float [h, w] in [0, 1], stretched smoothly to the crop.
+        alpha: opacity of the map, 0 (crop alone) to 1 (map alone).
+        bar: append a scale bar from 0 to 1 on the right, W // 5 pixels wide but at least 16.
+
+    Returns:
+        uint8 [H, W', 3].
+    """
+    height, width = crop.shape[:2]
+    small = Image.fromarray(np.asarray(values, dtype=np.float32))
+    smooth = np.asarray(small.resize((width, height), Image.Resampling.BICUBIC)).clip(0, 1)
+    colours = _heat_levels()[(smooth * 255).round().astype(np.uint8)]
+    blend = (crop * (1 - alpha) + colours * alpha).round().astype(np.uint8)
+    return np.concatenate([blend, _scale_bar(height, max(16, width // 5))], axis=1) if bar else blend
+
+
+def _scale_bar(height: int, width: int) -> np.ndarray:
+    """The colours from 1 (top) to 0 (bottom) on white, with both ends written, uint8 [height, width, 3]."""
+    strip = _heat_levels()[np.linspace(255, 0, height).round().astype(int)]
+    canvas = np.full((height, width, 3), 255, np.uint8)
+    canvas[:, width // 8 : width // 2] = strip[:, None]
+    image = Image.fromarray(canvas)
+    draw, font = ImageDraw.Draw(image), _font(max(8, width // 3))
+    draw.text((width * 0.6, 1), "1", fill="#000000", font=font, anchor="la")
+    draw.text((width * 0.6, height - 1), "0", fill="#000000", font=font, anchor="ld")
+    return np.asarray(image)
