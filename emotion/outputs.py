@@ -6,6 +6,7 @@ One schema serves images, videos, streams and scenes. Arrays are flat over all f
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from emotion.errors import UserError
 
 SCHEMA = "emotion/1"
 
@@ -100,6 +103,8 @@ class Task:
     votes: np.ndarray | None = None
 
     def __post_init__(self) -> None:
+        if self.kind not in ("categorical", "multilabel", "continuous"):
+            raise ValueError(f"kind must be categorical, multilabel or continuous, not {self.kind!r}")
         values = np.asarray(self.values, dtype=np.float32)
         if values.ndim != 2 or values.shape[1] != len(self.labels):
             raise ValueError(f"values have shape {values.shape}, expected [N, {len(self.labels)}]")
@@ -169,28 +174,47 @@ class Result:
     source: str = ""
     notes: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "timestamps", np.asarray(self.timestamps, dtype=np.float64).reshape(-1))
+        object.__setattr__(self, "frame", np.asarray(self.frame, dtype=np.int64).reshape(-1))
+        rows = {"frame": self.frame} | {name: task.values for name, task in self.tasks.items()}
+        for name, array in rows.items():
+            if len(array) != len(self.faces):
+                raise ValueError(f"{len(self.faces)} faces but {len(array)} rows of {name}")
+        if len(self.frame) and not 0 <= self.frame.min() <= self.frame.max() < len(self.timestamps):
+            raise ValueError(f"frame numbers must lie in 0...{len(self.timestamps) - 1}")
+
     def __len__(self) -> int:
         return len(self.faces)
 
+    def __getitem__(self, index: Any) -> Result:
+        """The same frames with a subset of the faces, by index, index array, mask or slice."""
+        index = [index] if isinstance(index, (int, np.integer)) else index
+        tasks = {name: task[index] for name, task in self.tasks.items()}
+        return replace(self, frame=self.frame[index], faces=self.faces[index], tasks=tasks)
+
     def rows(self) -> Iterator[dict[str, Any]]:
-        """One flat dict per face and frame; a frame without a face is a row with empty face fields."""
+        """One flat dict per face and frame; a frame without a face is a row with empty face fields.
+
+        `face` counts from 1 within the frame, like the numbers drawn on pictures.
+        """
         by_frame: list[list[int]] = [[] for _ in self.timestamps]
         for i, f in enumerate(self.frame):
             by_frame[f].append(i)
         for f, members in enumerate(by_frame):
-            for number, i in enumerate(members or [None]):
-                row = {"source": self.source, "frame": f, "timestamp": round(float(self.timestamps[f]), 6)}
+            for number, i in enumerate(members or [None], start=1):
+                row = {"source": self.source, "frame": f, "timestamp": _floats(self.timestamps[f])}
                 row["face"] = None if i is None else number
                 yield row | self._face_row(i)
 
     def _face_row(self, i: int | None) -> dict[str, Any]:
-        def cell(array: np.ndarray | None, *index: int) -> float | None:
-            return None if i is None or array is None else round(float(array[index]), 6)
+        def cell(array: np.ndarray, *index: int, digits: int = 6) -> float | None:
+            return None if i is None else _floats(array[index], digits)
 
         row: dict[str, Any] = {"track": None}
         if i is not None and self.faces.track_ids is not None:
             row["track"] = int(self.faces.track_ids[i])
-        row |= {name: cell(self.faces.boxes, i, k) for k, name in enumerate(("x0", "y0", "x1", "y1"))}
+        row |= {name: cell(self.faces.boxes, i, k, digits=2) for k, name in enumerate(("x0", "y0", "x1", "y1"))}
         row["score"] = cell(self.faces.scores, i)
         for name, task in self.tasks.items():
             if task.kind == "categorical":
@@ -205,15 +229,15 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON document (schema `emotion/1`, described in docs/schema.md)."""
-        frames: list[dict[str, Any]] = [{"timestamp": round(float(t), 6), "faces": []} for t in self.timestamps]
+        frames: list[dict[str, Any]] = [{"timestamp": _floats(t), "faces": []} for t in self.timestamps]
         for i, f in enumerate(self.frame):
             frames[f]["faces"].append(self._face_dict(i))
         return {
             "schema": SCHEMA,
             "model": self.model,
             "source": self.source,
-            "width": self.size[0],
-            "height": self.size[1],
+            "width": int(self.size[0]),
+            "height": int(self.size[1]),
             "labels": {name: list(task.labels) for name, task in self.tasks.items()},
             "notes": list(self.notes),
             "frames": frames,
@@ -276,8 +300,22 @@ def _floats(value: Any, digits: int = 6) -> Any:
 
 def _write(text: str, path: str | Path | None) -> str:
     if path is not None:
-        target = Path(path)
-        partial = target.with_name(target.name + ".part")
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(target)  # a reader never sees half a file
+        write_file(path, text.encode("utf-8"))
     return text
+
+
+def write_file(path: str | Path, content: bytes) -> None:
+    """Write a file that appears whole or not at all.
+
+    Raises:
+        UserError: the place cannot be written to; nothing stays behind.
+    """
+    target = Path(path)
+    partial = target.with_name(target.name + ".part")
+    try:
+        partial.write_bytes(content)
+        partial.replace(target)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise UserError(f"cannot write {target}: {error.strerror or error}") from error

@@ -42,9 +42,24 @@ def spread(members: np.ndarray) -> np.ndarray:
     return np.asarray(members, dtype=np.float64).std(axis=0).astype(np.float32)
 
 
+def mixture(means: np.ndarray, variances: np.ndarray) -> dict[str, np.ndarray]:
+    """Uncertainty of a value for which every member gives a distribution (law of total variance).
+
+    Args:
+        means, variances: of the members' distributions, [M, N, K].
+
+    Returns:
+        Standard deviations [N, K] in the values' unit: "aleatoric" (mean variance), "epistemic" (variance of the
+        means) and "total" of the equally weighted mixture; their squares add up.
+    """
+    aleatoric, epistemic = variances.mean(axis=0), means.var(axis=0)
+    parts = {"total": aleatoric + epistemic, "aleatoric": aleatoric, "epistemic": epistemic}
+    return {name: np.sqrt(v).astype(np.float32) for name, v in parts.items()}
+
+
 def _split(total: np.ndarray, aleatoric: np.ndarray) -> dict[str, np.ndarray]:
     total = np.clip(total, 0.0, 1.0)
-    aleatoric = np.minimum(aleatoric, total)  # Jensen's inequality, up to rounding
+    aleatoric = np.clip(aleatoric, 0.0, total)  # Jensen's inequality, up to rounding
     return {
         "total": total.astype(np.float32),
         "aleatoric": aleatoric.astype(np.float32),
