@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from emotion.outputs import Result
 
@@ -156,7 +156,7 @@ def overlay(picture: np.ndarray, result: Result, frame: int = 0, selected: int |
     unit = max(width, height)
     line = max(2, round(unit / 400))
     names, dashed = _names(result, members), _dashed(result, members)
-    canvas = Image.fromarray(np.ascontiguousarray(picture))
+    canvas = picture.copy()
     for n, box in enumerate(boxes):
         thickness = 2 * line if n == selected else line
         opacity = 1.0 if selected in (None, n) else DIMMED
@@ -166,7 +166,7 @@ def overlay(picture: np.ndarray, result: Result, frame: int = 0, selected: int |
     for n, chip in enumerate(chips):
         if chip is not None:
             _draw_chip(canvas, chip, colour(names[n]), 1.0 if selected in (None, n) else DIMMED)
-    return np.array(canvas)
+    return canvas
 
 
 def _names(result: Result, members: np.ndarray) -> list[str | None]:
@@ -190,15 +190,27 @@ def _texts(result: Result, members: np.ndarray, names: list[str | None]) -> list
     return [[f"{a} {b} {c:.0%}", f"{a} {b}", a] for a, b, c in zip(numbers, names, chances)]
 
 
-def _draw_box(canvas: Image.Image, box: np.ndarray, rgb: str, line: int, dashed: bool, opacity: float) -> None:
-    x0, y0 = np.floor(box[:2]).astype(int)
-    x1, y1 = np.ceil(box[2:]).astype(int)
+def _draw_box(canvas: np.ndarray, box: np.ndarray, rgb: str, line: int, dashed: bool, opacity: float) -> None:
+    x0, y0 = (int(v) for v in np.floor(box[:2]))
+    x1, y1 = (int(v) for v in np.ceil(box[2:]))
     halo = max(1, line // 3)  # a thin dark rim keeps the line visible on bright and busy pictures
     for paint, grow, strength in (("#000000", halo, 0.35 * opacity), (rgb, 0, opacity)):
         size = (x1 - x0 + 2 * grow, y1 - y0 + 2 * grow)
         if min(size) > 0:
-            mask = _outline(size, line + 2 * grow, dashed).point(lambda v, k=strength: round(v * k))
-            canvas.paste(paint, (int(x0 - grow), int(y0 - grow)), mask)
+            mask = _outline(size, line + 2 * grow, dashed)
+            _paint(canvas, (x0 - grow, y0 - grow), np.asarray(mask) * (strength / 255), ImageColor.getrgb(paint))
+
+
+def _paint(canvas: np.ndarray, corner: tuple[int, int], mask: np.ndarray, paint: np.ndarray | Sequence[int]) -> None:
+    """Blend a colour or a patch into `canvas` in place where `mask` [h, w] in [0, 1] says so; parts outside are cut."""
+    x, y = corner
+    rows = slice(max(0, -y), max(0, min(len(mask), canvas.shape[0] - y)))
+    columns = slice(max(0, -x), max(0, min(mask.shape[1], canvas.shape[1] - x)))
+    mask = mask[rows, columns, None].astype(np.float32)
+    paint = np.asarray(paint, dtype=np.float32)
+    paint = paint if paint.ndim == 1 else paint[rows, columns]
+    region = canvas[y + rows.start : y + rows.stop, x + columns.start : x + columns.stop]
+    region[:] = np.rint(region + mask * (paint - region))
 
 
 def _outline(size: tuple[int, int], line: int, dashed: bool) -> Image.Image:
@@ -219,16 +231,16 @@ def _outline(size: tuple[int, int], line: int, dashed: bool) -> Image.Image:
     return mask.reduce(k) if k > 1 else mask
 
 
-def _draw_chip(canvas: Image.Image, chip: Chip, rgb: str, opacity: float) -> None:
+def _draw_chip(canvas: np.ndarray, chip: Chip, rgb: str, opacity: float) -> None:
     x0, y0, x1, y1 = chip.box
     k, size = 3, (x1 - x0, y1 - y0)
-    mask = Image.new("L", (k * size[0], k * size[1]))
-    edge = (0, 0, k * size[0] - 1, k * size[1] - 1)
-    ImageDraw.Draw(mask).rounded_rectangle(edge, k * size[1] // 4, fill=255)
+    shape = Image.new("L", (k * size[0], k * size[1]))
+    ImageDraw.Draw(shape).rounded_rectangle((0, 0, shape.width - 1, shape.height - 1), shape.height // 4, fill=255)
     patch = Image.new("RGB", size, rgb)
     middle = (size[0] / 2, size[1] / 2)
     ImageDraw.Draw(patch).text(middle, chip.text, fill=ink(rgb), font=_font(chip.font_size), anchor="mm")
-    canvas.paste(patch, (x0, y0), mask.reduce(k).point(lambda v: round(v * (0.4 + 0.6 * opacity))))
+    mask = np.asarray(shape.reduce(k)) * ((0.4 + 0.6 * opacity) / 255)
+    _paint(canvas, (x0, y0), mask, np.asarray(patch))
 
 
 @lru_cache(maxsize=1)
