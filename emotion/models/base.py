@@ -15,6 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from emotion.outputs import Task
@@ -34,6 +35,7 @@ class FaceInput:
         shift: the centre's move down, as a part of the box's height (detectors differ in how much forehead they see).
         antialias: smooth when shrinking (the older originals did not).
         template: name of a landmark template in `emotion.faces.TEMPLATES` to align to instead of the box, or None.
+        zoom: the crop is enlarged by this factor and only its middle of `size` is seen (1 = off).
     """
 
     size: tuple[int, int]
@@ -46,6 +48,7 @@ class FaceInput:
     shift: float = 0.0
     antialias: bool = True
     template: str | None = None
+    zoom: float = 1.0
 
     def __post_init__(self) -> None:
         if self.channels not in ("rgb", "bgr", "gray"):
@@ -60,11 +63,13 @@ class FaceInput:
         """Network input from 8-bit RGB crops.
 
         Args:
-            crops: uint8 [N, H, W, 3], RGB, already of `size`.
+            crops: uint8 [N, H, W, 3], RGB, already of `size`; with `zoom` of any size.
 
         Returns:
             float32 [N, C, H, W] in channels-last memory.
         """
+        if self.zoom != 1:
+            crops = np.stack([middle(enlarge(c, self.size, self.zoom), self.size) for c in np.asarray(crops)])
         x = torch.as_tensor(crops).permute(0, 3, 1, 2).to(torch.float32)
         if self.channels == "gray":
             x = (x * torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1, keepdim=True)  # ITU-R BT.601
@@ -77,6 +82,113 @@ class FaceInput:
         mean = torch.tensor(self.mean, device=x.device).view(1, -1, 1, 1)
         std = torch.tensor(self.std, device=x.device).view(1, -1, 1, 1)
         return ((x * self.scale - mean) / std).contiguous(memory_format=torch.channels_last)
+
+
+@dataclass(frozen=True)
+class VectorInput:
+    """Numbers measured per frame (such as action unit intensities) in place of a picture.
+
+    Attributes:
+        names: what each number is.
+        mean, std: subtracted and divided, one per number.
+    """
+
+    names: tuple[str, ...]
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+
+    def tensor(self, values: np.ndarray | Tensor) -> Tensor:
+        """Network input float32 [..., V] from measurements [..., V]."""
+        values = torch.as_tensor(values, dtype=torch.float32)
+        return (values - torch.tensor(self.mean)) / torch.tensor(self.std)
+
+
+@dataclass(frozen=True)
+class AudioInput:
+    """How sound becomes mel-frequency cepstral coefficients.
+
+    Attributes:
+        rate: samples per second that the sound is brought to.
+        coefficients, bands, window, hop: of the cepstrum, the mel filters and the Fourier frames (in samples).
+        resampler: "soxr" (very high quality) or "kaiser" (the filter of librosa before 0.10, for older weights).
+        quantise: whether samples go through 16 bits, as with features made from stored WAV files.
+        mean, std: subtracted and divided, one per coefficient.
+    """
+
+    rate: int = 22050
+    coefficients: int = 10
+    bands: int = 128
+    window: int = 2048
+    hop: int = 512
+    resampler: str = "soxr"
+    quantise: bool = False
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+
+    def __post_init__(self) -> None:
+        if self.resampler not in ("soxr", "kaiser"):
+            raise ValueError(f"resampler must be soxr or kaiser, not {self.resampler!r}")
+
+    def tensor(self, features: np.ndarray | Tensor) -> Tensor:
+        """Network input float32 [..., coefficients, columns] from raw coefficients of that shape."""
+        features = torch.as_tensor(features, dtype=torch.float32)
+        return (features - torch.tensor(self.mean)[:, None]) / torch.tensor(self.std)[:, None]
+
+
+@dataclass(frozen=True)
+class ClipInput:
+    """A stretch of sound and pictures.
+
+    Attributes:
+        visual: the face crops, or the numbers measured per frame.
+        audio: the sound's features.
+        seconds: length of the stretch.
+        frames: pictures (or measurements) spread evenly over it.
+        timing: "time": frames by their time stamps, sound from the same stretch; "index": frames counted from the
+            first one as if 30 came every second, sound from the middle of the file (what older weights saw).
+    """
+
+    visual: FaceInput | VectorInput
+    audio: AudioInput = AudioInput()
+    seconds: float = 3.6
+    frames: int = 15
+    timing: str = "time"
+
+    def __post_init__(self) -> None:
+        if self.timing not in ("time", "index"):
+            raise ValueError(f"timing must be time or index, not {self.timing!r}")
+
+    @property
+    def samples(self) -> int:
+        """Sound samples in the stretch, at `audio.rate`."""
+        return int(self.audio.rate * self.seconds)
+
+    @property
+    def audio_shape(self) -> tuple[int, int]:
+        """Coefficients and columns of the sound's features."""
+        return self.audio.coefficients, 1 + self.samples // self.audio.hop
+
+    @property
+    def visual_shape(self) -> tuple[int, ...]:
+        """[T, C, H, W] of the pictures, or [T, V] of the measurements."""
+        if isinstance(self.visual, VectorInput):
+            return self.frames, len(self.visual.names)
+        return self.frames, self.visual.depth, *self.visual.size
+
+
+def enlarge(image: np.ndarray, size: tuple[int, int], zoom: float) -> np.ndarray:
+    """uint8 [H, W, 3] resized (bilinear, antialiased) so that it covers `zoom` times `size`, proportions kept."""
+    height, width = image.shape[:2]
+    goal = int(min(size) * zoom)
+    short = min(height, width)
+    shape = (goal * width // short, goal * height // short)
+    return np.asarray(Image.fromarray(image).resize(shape, Image.Resampling.BILINEAR))
+
+
+def middle(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The middle `size` (height, width) of an image [H, W, 3]; half pixels are rounded to even."""
+    top, left = (round((have - want) / 2) for have, want in zip(image.shape, size))
+    return image[top : top + size[0], left : left + size[1]]
 
 
 @runtime_checkable

@@ -1,0 +1,389 @@
+"""FG-2020: multitask emotion recognition with incomplete labels (Deng, Chen, Shi, FG 2020, arXiv 2002.03557).
+
+One face network, three heads: seven expressions, eight action units, valence and arousal as a distribution over bins
+each. A bidirectional GRU per head reads windows of frames (Multitask-CNN-RNN). A teacher is trained where every image
+has the labels of one task; five students learn from it; the students are averaged. A checkpoint holds one network or
+such an ensemble, so all logits carry the members in front: [M, N, ...].
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from emotion import labels as vocab
+from emotion import merging, uncertainty
+from emotion.models.base import FaceInput
+from emotion.outputs import Task
+
+TASKS = ("expression", "action_units", "valence_arousal")  # the order inside the network
+STUDENTS = tuple(f"student_{i}" for i in range(5))
+
+# Decision thresholds of the five students' mean probabilities, tuned by the authors on Aff-Wild2's validation set;
+# the key is the number of frames per window (0: single images).
+THRESHOLDS = {
+    0: (0.1448537, 0.03918985, 0.13766725, 0.02652811, 0.40589422, 0.15572545, 0.04808964, 0.10848708),
+    32: (0.4253935, 0.02641966, 0.1119782, 0.02978198, 0.17256933, 0.06369855, 0.07433069, 0.13828614),
+    16: (0.30485213, 0.09509478, 0.59577084, 0.4417419, 0.4396544, 0.0452404, 0.05204154, 0.0633798),
+    8: (0.4365209, 0.10177602, 0.2649502, 0.22586018, 0.3772219, 0.07532539, 0.07667687, 0.04306327),
+}
+
+# 8-bit RGB levels subtracted by each pretrained face network; nothing is divided.
+MEANS = {
+    "ferplus": (131.0912, 103.8827, 91.4953),
+    "sfew": (131.88330078125, 105.51170349121094, 92.56940460205078),
+}
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+@dataclass(frozen=True)
+class FG2020Config:
+    """Everything that defines a Multitask-CNN, a Multitask-CNN-RNN, or an ensemble of them.
+
+    Attributes:
+        input: crop and normalisation.
+        backbone: "ferplus" or "sfew" (the two ResNet-50 face networks), or the name of any timm network
+            ("resnext50_32x4d" is the authors' ImageNet option).
+        members: name of every network in the checkpoint, ("teacher",) or the students.
+        frames: frames per window of the CNN-RNN; 0 for single images.
+        shared_cnn: whether all members read the features of one CNN (students of a CNN-RNN trained with frozen CNN).
+        tasks: heads, in the network's order.
+        expressions, action_units: the vocabularies.
+        embedding: width of a head's embedding; the GRU has half of it per direction.
+        bins: classes per axis of valence and arousal.
+        thresholds: per action unit; present when the score lies above.
+        merge: how members become one answer, see `emotion.merging`.
+        dropout: inside the last block of "ferplus" and "sfew", in training only.
+    """
+
+    input: FaceInput
+    backbone: str = "ferplus"
+    members: tuple[str, ...] = ("teacher",)
+    frames: int = 0
+    shared_cnn: bool = False
+    tasks: tuple[str, ...] = TASKS
+    expressions: tuple[str, ...] = vocab.ABAW
+    action_units: tuple[str, ...] = vocab.ABAW1_ACTION_UNITS
+    embedding: int = 128
+    bins: int = 20
+    thresholds: tuple[float, ...] = (0.5,) * 8
+    merge: str = "predictor"
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.merge not in merging.RULES:
+            raise ValueError(f"merge must be one of {', '.join(merging.RULES)}, not {self.merge!r}")
+        if not self.tasks or tuple(t for t in TASKS if t in self.tasks) != self.tasks:
+            raise ValueError(f"tasks must be some of {', '.join(TASKS)}, in this order, not {self.tasks}")
+        if len(self.thresholds) != len(self.action_units):
+            raise ValueError(f"{len(self.action_units)} action units need as many thresholds")
+        if not self.members or self.frames < 0 or (self.shared_cnn and not self.frames):
+            raise ValueError("an ensemble needs members, frames >= 0, and a shared CNN only with frames")
+
+    @property
+    def outputs(self) -> dict[str, int]:
+        """Number of logits per task."""
+        sizes = (len(self.expressions), len(self.action_units), 2 * self.bins)
+        return {t: n for t, n in zip(TASKS, sizes) if t in self.tasks}
+
+
+def fg2020(
+    backbone: str = "ferplus", members: tuple[str, ...] = ("teacher",), frames: int = 0, size: int = 112
+) -> FG2020Config:
+    """The published settings.
+
+    Args:
+        backbone: "ferplus", "sfew" or a timm network (then with ImageNet's normalisation).
+        members: ("teacher",), one student, or `STUDENTS`.
+        frames: 0 for the CNN; 32, 16 or 8 for the CNN-RNN.
+        size: 112 (all released weights) or 224.
+    """
+    scaling = {"scale": 1.0, "mean": MEANS[backbone]} if backbone in MEANS else dict(zip(("mean", "std"), IMAGENET))
+    ensemble = len(members) > 1
+    return FG2020Config(
+        input=FaceInput(size=(size, size), zoom=1.2, template="five_point", **scaling),
+        backbone=backbone,
+        members=members,
+        frames=frames,
+        thresholds=THRESHOLDS.get(frames, THRESHOLDS[32]) if ensemble else (0.5,) * 8,
+        dropout=0.5 if backbone == "ferplus" else 0.0,
+    )
+
+
+class Bottleneck(nn.Module):
+    """1x1 reduce (it carries the stride, unlike torchvision's), 3x3, 1x1 expand; the first of a stage projects."""
+
+    def __init__(self, depth: int, width: int, stride: int, project: bool, eps: float, dropout: float) -> None:
+        super().__init__()
+        out = 4 * width
+        self.conv1 = nn.Conv2d(depth, width, 1, stride, bias=False)
+        self.bn1 = nn.BatchNorm2d(width, eps)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width, eps)
+        self.conv3 = nn.Conv2d(width, out, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(out, eps)
+        self.project = (
+            nn.Sequential(nn.Conv2d(depth, out, 1, stride, bias=False), nn.BatchNorm2d(out, eps)) if project else None
+        )
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.bn1(self.conv1(x)))
+        y = F.relu(self.bn2(self.dropout(self.conv2(y))))
+        y = self.bn3(self.dropout(self.conv3(y)))
+        return F.relu(y + (x if self.project is None else self.project(x)))
+
+
+class FaceResNet50(nn.Module):
+    """ResNet-50 as trained on VGGFace2 with Caffe; "ferplus" and "sfew" differ in bias, pooling and epsilon."""
+
+    width = 2048
+
+    def __init__(self, variant: str, dropout: float) -> None:
+        super().__init__()
+        sfew = variant == "sfew"
+        eps = 1e-4 if sfew else 1e-5
+        self.conv = nn.Conv2d(3, 64, 7, 2, padding=3, bias=sfew)
+        self.bn = nn.BatchNorm2d(64, eps)
+        self.pool = nn.MaxPool2d(3, 2, padding=1) if sfew else nn.MaxPool2d(3, 2, ceil_mode=True)
+        self.stages = nn.ModuleList()
+        depth = 64
+        for stage, blocks in enumerate((3, 4, 6, 3)):
+            width, layers = 64 << stage, []
+            for i in range(blocks):
+                last = stage == 3 and i == blocks - 1
+                stride = 2 if stage and not i else 1
+                layers.append(Bottleneck(depth, width, stride, not i, eps, dropout if last else 0.0))
+                depth = 4 * width
+            self.stages.append(nn.Sequential(*layers))
+
+    def maps(self, x: Tensor) -> list[Tensor]:
+        """Feature maps after the pooling and each of the four stages, at 1/4, 1/4, 1/8, 1/16 and 1/32 of the size."""
+        out = [self.pool(F.relu(self.bn(self.conv(x))))]
+        for stage in self.stages:
+            out.append(stage(out[-1]))
+        return out
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pooled features [N, 2048]."""
+        return self.maps(x)[-1].mean((2, 3))
+
+
+class TimmBackbone(nn.Module):
+    """Any timm network as a feature extractor."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        import timm  # slow to import, and most checkpoints do without
+
+        if not timm.is_model(name):
+            raise ValueError(f"backbone {name!r} is neither ferplus, sfew nor a timm network")
+        self.net = timm.create_model(name, pretrained=False, num_classes=0)
+        self.width = self.net.num_features
+
+    def maps(self, x: Tensor) -> list[Tensor]:
+        """The last feature map."""
+        return [self.net.forward_features(x)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pooled features [N, width]."""
+        return self.net.forward_head(self.maps(x)[-1], pre_logits=True)
+
+
+class Head(nn.Module):
+    """Batch norm, linear, ReLU, batch norm: a task's embedding; without GRU also the logits from it."""
+
+    def __init__(self, width: int, embedding: int, outputs: int | None) -> None:
+        super().__init__()
+        self.bn0 = nn.BatchNorm1d(width)
+        self.fc0 = nn.Linear(width, embedding)
+        self.bn1 = nn.BatchNorm1d(embedding)
+        self.fc1 = None if outputs is None else nn.Linear(embedding, outputs)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """Embedding [N, E] of pooled features [N, width]."""
+        return self.bn1(F.relu(self.fc0(self.bn0(pooled))))
+
+
+class TemporalHead(nn.Module):
+    """Bidirectional GRU over a window of embeddings, and the logits of every frame."""
+
+    def __init__(self, embedding: int, outputs: int) -> None:
+        super().__init__()
+        self.gru = nn.GRU(embedding, embedding // 2, batch_first=True, bidirectional=True)
+        self.fc1 = nn.Linear(embedding // 2 * 2, outputs)
+
+    def hidden(self, embeddings: Tensor) -> Tensor:
+        """Rectified states of both directions, [B, T, E] -> [B, T, E]."""
+        return F.relu(self.gru(embeddings)[0])
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """Logits [B, T, outputs]."""
+        return self.fc1(self.hidden(embeddings))
+
+
+class CNN(nn.Module):
+    """Backbone and one head per task."""
+
+    def __init__(self, config: FG2020Config) -> None:
+        super().__init__()
+        face = config.backbone in MEANS
+        self.backbone = (
+            FaceResNet50(config.backbone, config.dropout) if face else TimmBackbone(config.backbone)
+        )  # fmt: skip
+        outputs = {t: None if config.frames else n for t, n in config.outputs.items()}
+        self.heads = nn.ModuleDict({t: Head(self.backbone.width, config.embedding, n) for t, n in outputs.items()})
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Embeddings of all tasks, [N, tasks, E]."""
+        pooled = self.backbone(x)
+        return torch.stack([head(pooled) for head in self.heads.values()], dim=1)
+
+
+class FG2020(nn.Module):
+    """One network or an ensemble: images [N, 3, S, S], or with `config.frames` windows of frames [B, T, 3, S, S]."""
+
+    Config = FG2020Config
+
+    def __init__(self, config: FG2020Config) -> None:
+        super().__init__()
+        self.config = config
+        members = len(config.members)
+        self.cnns = nn.ModuleList(CNN(config) for _ in range(1 if config.shared_cnn else members))
+        self.temporal = nn.ModuleList(
+            nn.ModuleDict({t: TemporalHead(config.embedding, n) for t, n in config.outputs.items()})
+            for _ in range(members if config.frames else 0)
+        )
+
+    @property
+    def labels(self) -> dict[str, tuple[str, ...]]:
+        """The vocabulary of every task this checkpoint has."""
+        all_labels = (self.config.expressions, self.config.action_units, vocab.VALENCE_AROUSAL)
+        return {t: names for t, names in zip(TASKS, all_labels) if t in self.config.tasks}
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """Logits of all members, for images (first line) or windows (second line of each).
+
+        Returns:
+            "expression": [M, N, 7] or [M, B, T, 7]; "action_units": the same with 8;
+            "valence_arousal": [M, N, 2, bins] or [M, B, T, 2, bins].
+        """
+        if not self.config.frames:
+            return self.read(self.embed(x))
+        batch, time = x.shape[:2]
+        return self.read(self.embed(x.flatten(0, 1)).unflatten(1, (batch, time)))
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Every CNN's embeddings of single faces [N, 3, S, S]: [CNNs, N, tasks, E]. Frames need this only once."""
+        return torch.stack([cnn(x) for cnn in self.cnns])
+
+    def read(self, embeddings: Tensor) -> dict[str, Tensor]:
+        """Logits from embeddings [CNNs, N, tasks, E], or from windows of them [CNNs, B, T, tasks, E]."""
+        logits = {}
+        for i, task in enumerate(self.config.tasks):
+            if self.config.frames:
+                inputs = embeddings[..., i, :].expand(len(self.temporal), -1, -1, -1)
+                heads = [member[task] for member in self.temporal]
+            else:
+                inputs, heads = embeddings[..., i, :], [cnn.heads[task].fc1 for cnn in self.cnns]
+            logits[task] = torch.stack([head(e) for head, e in zip(heads, inputs)])
+        if "valence_arousal" in logits:
+            logits["valence_arousal"] = logits["valence_arousal"].unflatten(-1, (2, self.config.bins))
+        return logits
+
+    def sequence(self, embeddings: Tensor) -> dict[str, Tensor]:
+        """Logits [M, n, ...] of a clip of any length from its embeddings [CNNs, n, tasks, E].
+
+        The CNN-RNN reads windows (see `windows`); a frame that lies in two keeps its first prediction.
+        """
+        if not self.config.frames:
+            return self.read(embeddings)
+        chosen = windows(embeddings.shape[1], self.config.frames)
+        first = torch.as_tensor(np.unique(chosen, return_index=True)[1], device=embeddings.device)
+        logits = self.read(embeddings[:, torch.as_tensor(chosen, device=embeddings.device)])
+        return {task: z.flatten(1, 2)[:, first] for task, z in logits.items()}
+
+    def step(self, x: Tensor, state: Tensor | None = None) -> tuple[dict[str, Tensor], Tensor]:
+        """The next frames of a stream.
+
+        Args:
+            x: n new face images [n, 3, S, S] of one person, in order.
+            state: what the last call returned, None at the start: embeddings of the frames still in reach,
+                [CNNs, at most frames - 1, tasks, E].
+
+        Returns:
+            Logits [M, n, ...] of the new frames, seen with the frames before them, and the new state.
+        """
+        new = self.embed(x)
+        seen = new if state is None else torch.cat([state, new], dim=1)
+        logits = {task: z[:, seen.shape[1] - len(x) :] for task, z in self.sequence(seen).items()}
+        return logits, seen[:, max(0, seen.shape[1] - max(self.config.frames - 1, 0)) :]
+
+    def decode(self, logits: dict[str, Tensor]) -> dict[str, Task]:
+        """Probabilities, decisions and values of the merged members, with uncertainty; windows become rows.
+
+        Expression and action units carry total, aleatoric and epistemic uncertainty, valence and arousal the
+        standard deviation of the mixture of the members' distributions and its two parts. Parts are given for
+        ensembles only: one network cannot tell them apart.
+        """
+        arrays = member_rows(logits)
+        merged = merging.merge(arrays, self.config.merge)
+        readers = {
+            "expression": self._expression,
+            "action_units": self._action_units,
+            "valence_arousal": self._valence_arousal,
+        }
+        return {task: readers[task](z, merged[task]) for task, z in arrays.items()}
+
+    def _expression(self, z: np.ndarray, merged: np.ndarray) -> Task:
+        p = merging.softmax(z)
+        unsure = self._parts(uncertainty.categorical(p))
+        return Task("categorical", self.config.expressions, merged, members=p, uncertainty=unsure)
+
+    def _action_units(self, z: np.ndarray, merged: np.ndarray) -> Task:
+        p = merging.sigmoid(z)
+        untuned = self.config.merge in merging.UNTUNED
+        thresholds = np.array((0.5,) * p.shape[-1] if untuned else self.config.thresholds, np.float32)
+        above = np.nextafter(thresholds, np.float32(np.inf))  # a Task's ">=" then means the authors' ">"
+        unsure = self._parts(uncertainty.binary(p))
+        return Task("multilabel", self.config.action_units, merged, thresholds=above, members=p, uncertainty=unsure)
+
+    def _valence_arousal(self, z: np.ndarray, merged: np.ndarray) -> Task:
+        means, variances = merging.bin_moments(merging.softmax(z))
+        unsure = self._parts(uncertainty.mixture(means, variances))
+        labels = vocab.VALENCE_AROUSAL
+        return Task("continuous", labels, merged, bounds=(-1.0, 1.0), members=means, uncertainty=unsure)
+
+    def _parts(self, unsure: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return unsure if len(self.config.members) > 1 else {"total": unsure["total"]}
+
+    def example(self) -> Tensor:
+        """A valid input: one image, or one window of two frames, for self-checks and counting."""
+        image = torch.zeros(1, 3, *self.config.input.size)
+        return image.expand(1, 2, *image.shape[1:]) if self.config.frames else image
+
+
+def windows(n: int, length: int, overlap: bool = False) -> np.ndarray:
+    """Windows that cover a clip: frame numbers [W, length], in order, every frame at least once.
+
+    The last window is moved back to end with the clip. A clip shorter than a window is padded with its last frame.
+
+    Args:
+        n: frames of the clip, at least 1.
+        length: frames per window.
+        overlap: start a window every length // 2 frames (training) instead of every `length` (inference).
+    """
+    hop = max(1, length // 2) if overlap else length
+    starts = np.unique(np.minimum(np.arange(0, max(n - length, 0) + hop, hop), max(n - length, 0)))
+    return np.minimum(starts[:, None] + np.arange(length), n - 1)
+
+
+def member_rows(logits: dict[str, Tensor]) -> dict[str, np.ndarray]:
+    """Logits as float64 arrays with windows and frames flattened to rows: [M, rows, ...]."""
+    tails = {"expression": 1, "action_units": 1, "valence_arousal": 2}
+    flat = {t: z.reshape(z.shape[0], -1, *z.shape[z.ndim - tails[t] :]) for t, z in logits.items()}
+    return {t: z.detach().double().cpu().numpy() for t, z in flat.items()}
