@@ -46,6 +46,7 @@ EMOTIC = (
     "Yearning",
 )  # fmt: skip
 VAD = ("valence", "arousal", "dominance")
+HECO = ("Anger", "Disgust", "Excitement", "Fear", "Happiness", "Peace", "Sadness", "Surprise")
 
 _ALIASES = {
     "neutrality": "neutral", "happy": "happiness", "joy": "happiness", "sad": "sadness", "surprised": "surprise",
