@@ -17,6 +17,7 @@ WEIGHTS = Path(__file__).parent / "weights"
 # Method -> "module:class"; imported only when one of its models is needed.
 METHODS = {
     "esr": "emotion.models.esr:ESR",
+    "fg2020": "emotion.models.fg2020:FG2020",
 }
 
 

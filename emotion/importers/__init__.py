@@ -17,7 +17,7 @@ from torch import Tensor
 from emotion import hub
 from emotion.errors import UserError
 
-METHODS = ("esr",)
+METHODS = ("esr", "fg2020")
 
 
 @dataclass
