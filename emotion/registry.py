@@ -17,6 +17,8 @@ WEIGHTS = Path(__file__).parent / "weights"
 # Method -> "module:class"; imported only when one of its models is needed.
 METHODS = {
     "esr": "emotion.models.esr:ESR",
+    "avfusion": "emotion.models.avfusion:AVFusion",
+    "efficientface": "emotion.models.efficientface:EfficientFace",
     "fg2020": "emotion.models.fg2020:FG2020",
 }
 

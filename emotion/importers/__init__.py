@@ -11,13 +11,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from emotion import hub
 from emotion.errors import UserError
 
-METHODS = ("esr", "fg2020")
+METHODS = ("esr", "fg2020", "avfusion", "efficientface")
+# Plain numbers of numpy, which learning rates in older training files are; under the names of numpy 1 and 2.
+NUMPY_SCALARS = [
+    *((np.float64(0).__reduce__()[0], f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    np.dtype,
+    type(np.dtype("float64")),
+]
 
 
 @dataclass
@@ -108,7 +115,8 @@ def load_pickle(file: str | Path | BinaryIO, where: str | Path = "") -> Any:
     """
     where = where or file
     try:
-        return torch.load(file, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(NUMPY_SCALARS):
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{where} is refused: it is no complete PyTorch file of plain tensors, or it holds code that would run "
