@@ -20,6 +20,7 @@ METHODS = {
     "avfusion": "emotion.models.avfusion:AVFusion",
     "efficientface": "emotion.models.efficientface:EfficientFace",
     "fg2020": "emotion.models.fg2020:FG2020",
+    "benet": "emotion.models.benet:BENet",
 }
 
 

@@ -1,0 +1,169 @@
+"""BENet's checkpoints, and the HRNet backbones that training starts from.
+
+Three files of the original are understood: `model_best.pth.tar` and `final_state0.pth.tar` (a state dict each) and
+`checkpoint.pth.tar` (the state of a training run). They always hold all heads; those that the configuration did not
+train are random numbers, recognised by batch-norm counters that never moved, and are left out.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from emotion import hub, labels
+from emotion.errors import UserError
+from emotion.importers import Imported, load_pickle
+from emotion.models.benet import CONFIGURATIONS, HEADS, BENetConfig
+
+# Original name -> ours; the first pattern that matches counts.
+_RENAMES = [
+    (r"(hm|hw|bu)_final_layers\.0\.([012])\.0\.", r"\1.low.\2."),
+    (r"(hm|hw|bu)_final_layers\.0\.3\.", r"\1.low.3."),
+    (r"(hm|hw|bu)_final_layers\.1\.", r"\1.high.3."),
+    (r"(hm|hw|bu)_deconv_layers\.0\.0\.", r"\1.up."),
+    (r"(hm|hw|bu)_deconv_layers\.0\.([123])\.0\.", lambda m: f"{m[1]}.high.{int(m[2]) - 1}."),
+    (r"pc_incre_modules\.(\d)\.0\.", r"pc.increase.\1."),
+    (r"pc_downsamp_modules\.", "pc.reduce."),
+    (r"pc_final_layer\.", "pc.final."),
+    (r"pc_classifier\.", "pc.classifier."),
+    (r"incre_modules\.(\d)\.0\.", r"bg.increase.\1."),
+    (r"downsamp_modules\.", "bg.reduce."),
+    (r"final_layer\.", "bg.final."),
+    (r"classifier\.", "bg.classifier."),
+    (r"fusion\.mlp\.", "fusion."),
+    (r"bu_mixed\.([01])\.", r"extra.bu\1."),
+    (r"(pc|fusion)_mixed\.", r"extra.\1."),
+    (r"context_mixed\.", "extra.bg."),
+    (r"transition1\.1\.0\.", "backbone.transition1.1."),
+    (r"transition2\.2\.0\.", "backbone.transition2."),
+    (r"transition3\.3\.0\.", "backbone.transition3."),
+    (r"(?=(conv[12]|bn[12]|layer1|transition1|stage[234])\.)", "backbone."),
+]
+
+
+def rename(name: str) -> str:
+    """Our name of an original tensor; a name that BENet does not have comes back unchanged."""
+    for pattern, ours in _RENAMES:
+        if re.match(pattern, name):
+            name = re.sub(pattern, ours, name, count=1)
+            break
+    name = re.sub(r"^hm\.", "heatmap.", re.sub(r"^hw\.", "size.", name))
+    return name.replace(".attention_block.", ".se.")
+
+
+def read(source: Path, configuration: str | None = None, name: str | None = None) -> Imported:
+    """A BENet checkpoint, or the folder that holds its `model_best.pth.tar`.
+
+    Args:
+        source: file or folder.
+        configuration: key of `models.benet.CONFIGURATIONS`, where the file does not show which heads were trained.
+        name: the new checkpoint's name, `arch.tag`.
+
+    Raises:
+        UserError: not a BENet checkpoint, or an unknown configuration.
+    """
+    if source.is_dir():
+        source = _best(source)
+    original = _state_dict(source)
+    if "classifier.2.weight" not in original:
+        hint = " It looks like an HRNet backbone: train with --backbone instead." if "conv1.weight" in original else ""
+        raise UserError(f"{source} is no BENet checkpoint (it lacks classifier.2.weight).{hint}")
+    config = _config(original, configuration)
+    ours = {rename(k): v for k, v in original.items()}
+    unused = {"det": ("heatmap.", "size."), "bg": ("bg.", "extra.bg."), "pc": ("pc.", "extra.pc.")}
+    unused["fusion"] = ("fusion.", "extra.fusion.")
+    prefixes = tuple(p for head, ps in unused.items() if head not in config.heads for p in ps)
+    dropped = {f"{p}*": "a head that this configuration does not train" for p in prefixes if _any(ours, p)}
+    data = ("EMOTIC", "HECO") if config.extra else ("EMOTIC",)
+    card = hub.Card(
+        name=name or f"{_variant(config)}.{'_'.join(data).lower()}",
+        licence="original weights; EMOTIC's terms: non-commercial research and education",
+        commercial=False,
+        trained_on=data,
+        source=f"imported from {source.name}",
+    )
+    notes = [f"Heads: {', '.join(config.heads)}."]
+    return Imported(config, {k: v for k, v in ours.items() if not k.startswith(prefixes)}, card, dropped, notes)
+
+
+def _variant(config: BENetConfig) -> str:
+    """`benet_<configuration>`, or `benet` where every head was kept."""
+    for configuration, heads in CONFIGURATIONS.items():
+        if set(heads) == set(config.heads) and configuration.endswith("_ed") == bool(config.extra):
+            return f"benet_{configuration}"
+    return "benet"
+
+
+def _any(tensors: dict[str, Tensor], prefix: str) -> bool:
+    return any(k.startswith(prefix) for k in tensors)
+
+
+def _best(folder: Path) -> Path:
+    for name in ("model_best.pth.tar", "final_state0.pth.tar", "checkpoint.pth.tar"):
+        if (folder / name).is_file():
+            return folder / name
+    raise UserError(f"{folder} holds no model_best.pth.tar, final_state0.pth.tar or checkpoint.pth.tar")
+
+
+def _state_dict(source: Path) -> dict[str, Tensor]:
+    content: Any = load_pickle(source)
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        content = content["state_dict"]
+    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
+        raise UserError(f"{source} holds no state dict")
+    return {k.removeprefix("module."): v for k, v in content.items()}
+
+
+def _config(original: dict[str, Tensor], configuration: str | None) -> BENetConfig:
+    """The network's config from its tensors: outputs, extra data, and which heads were trained."""
+    affect = labels.VAD if len(original["classifier.2.weight"]) == len(labels.EMOTIC) + len(labels.VAD) else ()
+    extra = labels.HECO if "bu_mixed.0.weight" in original else ()
+    full = BENetConfig(affect=affect, extra=extra)
+    if configuration is not None:
+        if configuration not in CONFIGURATIONS:
+            raise UserError(f"unknown configuration {configuration!r}; known: {', '.join(CONFIGURATIONS)}")
+        return replace(full, heads=CONFIGURATIONS[configuration])
+    counters = {
+        "det": "hm_final_layers.1.1",
+        "bu": "bu_final_layers.1.1",
+        "pc": "pc_final_layer.1",
+        "bg": "final_layer.1",
+        "backbone": "bn1",
+    }
+    moved = {k for k, v in counters.items() if int(original.get(f"{v}.num_batches_tracked", 0)) > 0}
+    if "backbone" not in moved:  # no counters: nothing is known, so everything is kept
+        return full
+    return replace(full, heads=tuple(h for h in HEADS if h in moved | {"bu"}))
+
+
+def backbone(source: str | Path, wanted: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a HigherHRNet (COCO pose) or HRNet (ImageNet) file that a BENet backbone can start from.
+
+    Args:
+        source: the original's .pth file.
+        wanted: state dict of the BENet to be trained.
+
+    Returns:
+        Our name -> tensor, and the original's unused names -> why.
+
+    Raises:
+        UserError: nothing in the file fits.
+    """
+    source = Path(source)
+    taken: dict[str, Tensor] = {}
+    dropped: dict[str, str] = {}
+    for name, value in _state_dict(source).items():
+        ours = rename(re.sub(r"^\d+\.", "", name))
+        if not ours.startswith("backbone.") or ours not in wanted:
+            dropped[name] = "BENet has no such layer"
+        elif wanted[ours].shape != value.shape:
+            dropped[name] = f"shape {tuple(value.shape)}, expected {tuple(wanted[ours].shape)}"
+        else:
+            taken[ours] = value
+    if not taken:
+        raise UserError(f"{source} holds no tensor that fits BENet's backbone; is it an HRNet-W32?")
+    return taken, dropped
