@@ -193,12 +193,12 @@ def unpack(source: Path, scratch: Path) -> Path:
     if source.is_dir() or source.suffix == ".pth":
         return source
     try:
-        if zipfile.is_zipfile(source):
-            with zipfile.ZipFile(source) as archive:
-                archive.extractall(scratch)  # zipfile keeps members inside the folder
-        elif tarfile.is_tarfile(source):
+        if tarfile.is_tarfile(source):  # before zip: a tar of .pth files, zips themselves, also passes as a zip
             with tarfile.open(source) as archive:
                 archive.extractall(scratch, filter="data")
+        elif zipfile.is_zipfile(source):
+            with zipfile.ZipFile(source) as archive:
+                archive.extractall(scratch)  # zipfile keeps members inside the folder
         else:
             raise UserError(f"{source} is neither a .pth file nor a folder, .zip or .tar archive of them")
     except (OSError, zipfile.BadZipFile, tarfile.TarError) as error:
