@@ -13,10 +13,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from emotion import registry
@@ -60,22 +60,31 @@ def model_class(method: str) -> type[nn.Module]:
     return getattr(importlib.import_module(module), name)
 
 
+def bundled(name: str | Path) -> registry.Entry | None:
+    """The registry entry called `name`, if its weights are part of this package."""
+    entry = registry.entries().get(name) if isinstance(name, str) else None
+    return entry if entry and entry.bundled else None
+
+
 def find(name: str | Path) -> Path:
-    """The folder of a checkpoint: a path, or the name of a bundled registry entry.
+    """The folder of a checkpoint: that of a bundled registry entry (its name wins), or the path of one.
 
     Raises:
         UserError: nothing is there; says how to go on.
     """
+    if (known := bundled(name)) is not None:
+        return known.folder
     folder = Path(name)
     if (folder / CONFIG).is_file():
         return folder
     if folder.exists():
-        raise UserError(f"{folder} is no checkpoint folder: it has no {CONFIG}")
+        raise UserError(
+            f"{folder} is no checkpoint folder: it has no {CONFIG}. "
+            "Original weights must be imported first: `python -m emotion import METHOD SOURCE -o FOLDER`."
+        )
     if isinstance(name, Path) or "/" in name:
         raise UserError(f"no checkpoint folder at {name}")
     entry = registry.get(name)
-    if entry.bundled:
-        return entry.folder
     steps = f"  1. get the original weights: {entry.original}\n  2. {entry.import_command}"
     raise UserError(
         f"the weights of {name} are not part of this package:\n{steps}\nThen use the folder's path as name."
@@ -95,33 +104,39 @@ def load(name: str | Path = registry.DEFAULT, device: str | torch.device = "cpu"
     folder = find(name)
     document = read_config(folder)
     model = build(document["method"], document["config"], where=folder / CONFIG)
-    card = Card(**{**document["card"], "trained_on": tuple(document["card"].get("trained_on", ()))})
-    digest = file_sha256(folder / WEIGHTS)
-    expected = registry.entries()[name].sha256 if str(name) in registry.entries() else card.sha256
+    card = parse(Card, document["card"], f"{folder / CONFIG}, card")
+    tensors, digest = read_weights(folder / WEIGHTS)
+    entry = bundled(name)
+    expected = entry.sha256 if entry and entry.sha256 else card.sha256
     if expected and digest != expected:
         raise UserError(f"{folder / WEIGHTS} is not the file it should be (sha256 {digest}, expected {expected})")
-    fit(model, read_tensors(folder / WEIGHTS), where=folder / WEIGHTS)
+    fit(model, tensors, where=folder / WEIGHTS)
     model.card = dataclasses.replace(card, sha256=digest)
-    return model.to(device).eval()
+    try:
+        return model.to(device).eval()
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"cannot use the device {device}: {str(error).splitlines()[0]}") from error
 
 
 def read_config(folder: Path) -> dict[str, Any]:
     """config.json of a checkpoint folder, checked for schema and fields.
 
     Raises:
-        UserError: missing, not JSON, another schema, or fields missing.
+        UserError: missing, not JSON, another schema, fields missing or unknown.
     """
     path = folder / CONFIG
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"cannot read {path}: {error}") from error
     schema = document.get("schema") if isinstance(document, dict) else None
     if schema != SCHEMA:
         raise UserError(f"{path} has schema {schema!r}, this version reads {SCHEMA!r}")
-    missing = {"method", "config", "card"} - document.keys()
-    if missing:
+    fields = {"schema", "method", "config", "card"}
+    if missing := fields - document.keys():
         raise UserError(f"{path} lacks {', '.join(sorted(missing))}")
+    if unknown := document.keys() - fields:
+        raise UserError(f"{path} has unknown fields: {', '.join(sorted(unknown))}")
     return document
 
 
@@ -132,16 +147,29 @@ def build(method: str, config: dict[str, Any], where: Path | str = "config") -> 
         UserError: unknown method, unknown, missing or ill-typed fields.
     """
     cls = model_class(method)
+    parsed = parse(cls.Config, config, f"{where}, {method} config")
     try:
-        parsed = TypeAdapter(cls.Config).validate_python(config)
+        return cls(parsed)
+    except (ValueError, RuntimeError, TypeError) as error:
+        raise UserError(f"{where}: no {method} network can be built from this config: {error}") from error
+
+
+def parse(cls: type, fields: Any, where: str) -> Any:
+    """A dataclass from its plain form (as read from JSON).
+
+    Raises:
+        UserError: unknown, missing or ill-typed fields.
+    """
+    try:
+        parsed = TypeAdapter(cls).validate_python(fields)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(p) for p in first["loc"])
-        raise UserError(f"{where}: field {field or '?'} of the {method} config: {first['msg']}") from error
-    unknown = _unknown_keys(config, dataclasses.asdict(parsed))
+        raise UserError(f"{where}: {f'field {field}: ' if field else ''}{first['msg']}") from error
+    unknown = _unknown_keys(fields, dataclasses.asdict(parsed))
     if unknown:
-        raise UserError(f"{where}: unknown fields in the {method} config: {', '.join(unknown)}")
-    return cls(parsed)
+        raise UserError(f"{where}: unknown fields: {', '.join(unknown)}")
+    return parsed
 
 
 def _unknown_keys(given: Any, known: Any, prefix: str = "") -> list[str]:
@@ -153,17 +181,19 @@ def _unknown_keys(given: Any, known: Any, prefix: str = "") -> list[str]:
     return []
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Tensors of a safetensors file, half precision widened to float32.
+def read_weights(path: Path) -> tuple[dict[str, Tensor], str]:
+    """Tensors of a safetensors file, half precision widened to float32, and the file's SHA-256 (read once).
 
     Raises:
         UserError: missing, truncated or not a safetensors file.
     """
     try:
-        tensors = load_file(path)
-    except (OSError, SafetensorError) as error:
+        content = path.read_bytes()
+        tensors = safetensors.torch.load(content)
+    except (OSError, SafetensorError, ValueError, KeyError) as error:
         raise UserError(f"cannot read {path}: {error}; is the file complete?") from error
-    return {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
+    widened = {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
+    return widened, hashlib.sha256(content).hexdigest()
 
 
 def fit(model: nn.Module, tensors: dict[str, Tensor], where: Path | str = "state dict") -> None:
@@ -197,45 +227,59 @@ def save(model: nn.Module, method: str, folder: str | Path, card: Card, readme: 
     Args:
         model: the network; its `config` must be a dataclass of plain values.
         method: key of `registry.METHODS`.
-        folder: created; an existing checkpoint there is replaced.
+        folder: created; a checkpoint of ours that lies there is replaced, other files beside it are left alone.
         card: what the checkpoint says about itself.
         readme: the model card's text.
-        half: store floating-point tensors in 16 bits.
+        half: store floating-point tensors in 16 bits (those that would overflow stay as they are).
 
     Returns:
         The card with the weights' sha256.
+
+    Raises:
+        UserError: something else lies there, or it cannot be written.
     """
-    folder = Path(folder)
-    if folder.exists() and any(folder.iterdir()) and not (folder / CONFIG).is_file():
-        raise UserError(f"{folder} exists and is no checkpoint; choose an empty or new folder")
-    partial = folder.with_name(folder.name + ".part")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    folder = Path(folder).absolute()
+    _check_free(folder)
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items() if "num_batches" not in k}
     if half:
-        tensors = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
-    save_file(tensors, partial / WEIGHTS)
-    card = dataclasses.replace(card, sha256=file_sha256(partial / WEIGHTS))
+        tensors = {k: _narrow(v) for k, v in tensors.items()}
+    weights = safetensors.torch.save(tensors)
+    card = dataclasses.replace(card, sha256=hashlib.sha256(weights).hexdigest())
     document = {
         "schema": SCHEMA,
         "method": method,
         "config": dataclasses.asdict(model.config),
         "card": dataclasses.asdict(card),
     }
-    (partial / CONFIG).write_text(json.dumps(document, indent=1, ensure_ascii=False), encoding="utf-8")
-    (partial / CARD).write_text(readme, encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    config = json.dumps(document, indent=1, ensure_ascii=False)
+    partial = folder.with_name(folder.name + ".part")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        (partial / WEIGHTS).write_bytes(weights)
+        (partial / CARD).write_text(readme, encoding="utf-8")
+        (partial / CONFIG).write_text(config, encoding="utf-8")
+        folder.mkdir(exist_ok=True)
+        (folder / CONFIG).unlink(missing_ok=True)  # without it nobody takes the folder for a checkpoint
+        for file in (WEIGHTS, CARD, CONFIG):
+            (partial / file).replace(folder / file)
+    except OSError as error:
+        raise UserError(f"cannot write {folder}: {error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     return card
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file as hex digits.
+def _check_free(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file; choose a new or empty folder")
+    if folder.is_dir() and any(folder.iterdir()):
+        try:
+            read_config(folder)
+        except UserError as error:
+            raise UserError(f"{folder} holds other files and no checkpoint; choose a new or empty folder") from error
 
-    Raises:
-        UserError: the file cannot be read.
-    """
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error}") from error
+
+def _narrow(x: Tensor) -> Tensor:
+    half = x.half()
+    return half if x.is_floating_point() and torch.isfinite(half).all() else x

@@ -6,6 +6,7 @@ Every method has one file here with `read(source, **options) -> Imported`.
 from __future__ import annotations
 
 import importlib
+import json
 import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,9 +82,12 @@ def convert(method: str, source: str | Path, folder: str | Path, **options: Any)
 def model_card(method: str, imported: Imported) -> str:
     """README.md of an imported checkpoint."""
     card = imported.card
+    licence = [f"license: {card.licence.lower()}"]  # the Hub knows the free ones by their SPDX id
+    if not card.commercial:
+        licence = ["license: other", f"license_name: {json.dumps(card.licence)}"]
     lines = [
         "---",
-        f"license: {'other' if not card.commercial else card.licence}",
+        *licence,
         "library_name: emotion",
         f"tags: [emotion-recognition, {method}]",
         "---",

@@ -61,6 +61,10 @@ class ESRConfig:
             raise ValueError(f"batchnorm must be 'running' or 'batch', not {self.batchnorm!r}")
         if self.decision not in ("plurality", "mean"):
             raise ValueError(f"decision must be 'plurality' or 'mean', not {self.decision!r}")
+        if self.branches < 1 or not (self.base and self.branch and self.labels):
+            raise ValueError("an ESR needs at least one branch, a block in base and branch, and labels")
+        if min(b.out for b in (*self.base, *self.branch)) < 1 or min(b.kernel for b in (*self.base, *self.branch)) < 1:
+            raise ValueError("blocks need positive widths and kernels")
 
 
 def esr9(affect: bool = True, branches: int = 9) -> ESRConfig:
@@ -201,7 +205,7 @@ class ESR(nn.Module):
 
     def example(self) -> Tensor:
         """A valid input [1, C, H, W], for self-checks and counting."""
-        return torch.zeros(1, self.config.input.depth, *self.config.input.size)
+        return torch.zeros(1, self.config.input.depth, *self.config.input.size, device=self.base[0].conv.weight.device)
 
     def with_batchnorm(self, batchnorm: str) -> ESR:
         """The same weights with the other reading of batch norm (see `ESRConfig`)."""
