@@ -21,6 +21,9 @@ METHODS = {
     "efficientface": "emotion.models.efficientface:EfficientFace",
     "fg2020": "emotion.models.fg2020:FG2020",
     "benet": "emotion.models.benet:BENet",
+    "emenet": "emotion.models.emenet:EMENet",
+    "mobilefacenet": "emotion.models.mobilefacenet:MobileFaceNet",
+    "marblenet": "emotion.models.marblenet:MarbleNet",
 }
 
 

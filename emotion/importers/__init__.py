@@ -19,7 +19,7 @@ from torch import Tensor
 from emotion import hub
 from emotion.errors import UserError
 
-METHODS = ("esr", "fg2020", "avfusion", "efficientface", "benet")
+METHODS = ("esr", "fg2020", "avfusion", "efficientface", "benet", "emenet", "mobilefacenet", "marblenet")
 # Plain numbers of numpy, which learning rates in older training files are; under the names of numpy 1 and 2.
 NUMPY_SCALARS = [
     *((np.float64(0).__reduce__()[0], f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
