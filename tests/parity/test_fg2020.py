@@ -10,12 +10,18 @@ import numpy as np
 import pytest
 import torch
 
-from emotion import hub
+from emotion import hub, merging
 from emotion.importers import fg2020 as importer
-from emotion.models.fg2020 import FG2020, TASKS, fg2020
+from emotion.models.fg2020 import FG2020, TASKS, fg2020, windows
+from eval.metrics.action_units.action_units_core import counts as au_counts
+from eval.metrics.action_units.action_units_core import scores as au_scores
+from eval.metrics.ccc.ccc_core import ccc
+from eval.metrics.expression.expression_core import confusion
+from eval.metrics.expression.expression_core import scores as expression_scores
 from tests.parity import common
 
 ORIGINAL = dict(zip(("EXPR", "AU", "VA"), TASKS))
+WINDOWS = common.load("fg2020", "windows.json")
 
 
 def make_input(spec: dict) -> np.ndarray:
@@ -114,3 +120,100 @@ def test_sizes() -> None:
     sfew = fg2020("sfew")
     assert sum(p.numel() for p in FG2020(sfew).parameters()) == 24_315_063
     assert dataclasses.replace(sfew, merge="api").merge == "api"
+
+
+def score(metric: str, predictions: np.ndarray, references: np.ndarray) -> tuple[list[float], float]:
+    """Items and total as the original reports them; for valence and arousal the total is the sum."""
+    if metric == "AU_metric":
+        got = au_scores(au_counts(predictions, references))
+        return [got["f1"], got["accuracy"]], got["total"]
+    if metric == "EXPR_metric":
+        got = expression_scores(confusion(predictions, references, 7))
+        return [got["f1"], got["accuracy"]], got["total"]
+    items = [ccc(predictions[:, axis], references[:, axis]) for axis in range(2)]
+    return items, sum(items)
+
+
+@pytest.mark.parametrize("row", common.load("fg2020", "metrics.json")["cases"], ids=lambda row: row["case"])
+def test_metrics(row: dict) -> None:
+    case, inputs = common.case("fg2020", "metrics"), common.load("fg2020", "metrics_inputs.npz")
+    name = row["case"]
+    predictions, references = inputs[f"{name}_pred"], inputs[f"{name}_true"]
+    items, total = score(row["metric"], predictions, references)
+    expected = [0 if v is None else v for v in row["items"]]  # a constant is no number in the original, 0 here
+    common.assert_close(items, expected, case, name)
+    common.assert_close(total, sum(expected) if row["total"] is None else row["total"], case, f"total of {name}")
+    for key, figure in (("au_f1_per_label", "f1_per_unit"), ("au_acc_per_label", "accuracy_per_unit")):
+        per_label = common.load("fg2020", "metrics.json")[key]
+        if name in per_label:
+            common.assert_close(au_scores(au_counts(predictions, references))[figure], per_label[name], case, key)
+
+
+def test_ensemble() -> None:
+    """Single students, two merging rules and the threshold search on one validation set."""
+    case, expected = common.case("fg2020", "ensemble"), common.load("fg2020", "ensemble.json")
+    arrays = common.load("fg2020", "ensemble.npz")
+    labels = {name: arrays[f"label_{name}"] for name in ORIGINAL}
+    logits = {task: arrays[f"logits_{name}"].astype(np.float64) for name, task in ORIGINAL.items()}
+    logits["valence_arousal"] = logits["valence_arousal"].reshape(*logits["valence_arousal"].shape[:2], 2, -1)
+
+    def check(got: dict[str, np.ndarray], name: str, row: dict, thresholds: np.ndarray | float = 0.5) -> None:
+        values = got[ORIGINAL[name]]
+        values = values > thresholds if name == "AU" else values
+        items, total = score(f"{name}_metric", values, labels[name])
+        common.assert_close(items, row["items"], case, name)
+        common.assert_close(total, row["total"], case, name)
+
+    for row in expected["single_models"]:
+        one = {task: z[row["model"] :][:1] for task, z in logits.items()}
+        check(merging.merge(one, "single"), row["task"], row)
+    probabilities = merging.sigmoid(logits["action_units"])
+    found = np.array([merging.search_thresholds(p, labels["AU"]) for p in probabilities])
+    wanted = expected["au_thresholds"]
+    common.assert_close(found, wanted["per_model"], case, "thresholds per model")
+    common.assert_close(found.mean(axis=0), wanted["intended_mean_over_models"], case, "mean of the thresholds")
+    for rule, thresholds in (("first", 0.5), ("second", found[-1])):
+        merged = merging.merge(logits, rule)
+        for name, row in expected[f"merge_{rule}"].items():
+            check(merged, name, row, thresholds)
+        np.testing.assert_array_equal(merged["action_units"] > thresholds, arrays[f"{rule}_AU"])
+        np.testing.assert_array_equal(merged["expression"].argmax(1), arrays[f"{rule}_EXPR"])
+        common.assert_close(merged["valence_arousal"], arrays[f"{rule}_VA"], case, f"values of {rule}")
+    check(merging.merge(logits, "predictor"), "AU", expected["au_with_intended_thresholds"], found.mean(axis=0))
+    check(merging.merge(logits, "predictor"), "VA", expected["va_mean_of_expected_values"])
+
+
+@pytest.mark.parametrize(
+    "row", common.load("fg2020", "windows.json")["train_val"] + common.load("fg2020", "windows.json")["test"]
+)
+def test_windows(row: dict) -> None:
+    """As the original's from a full window on, without its doubles; shorter clips lose frames there, not here."""
+    n, length, mode = row["frames"], row["seq_len"], row.get("mode", "Test")
+    got = windows(n, length, overlap=mode == "Train")
+    if n < length:
+        np.testing.assert_array_equal(got, [[*range(n), *[n - 1] * (length - n)]])
+        return
+    wanted = [w for i, w in enumerate(row["windows"]) if w not in row["windows"][:i]]
+    if mode == "Validation":  # the original never scores an incomplete last window
+        got = got[: len(wanted)]
+    np.testing.assert_array_equal(got, wanted)
+
+
+@pytest.mark.parametrize("row", WINDOWS["api"])
+def test_windows_of_the_api(row: dict) -> None:
+    got = windows(row["frames"], row["seq_len"]) + 1
+    if row["frames"] >= row["seq_len"]:
+        np.testing.assert_array_equal(got, [w for i, w in enumerate(row["windows"]) if w not in row["windows"][:i]])
+    else:
+        assert set(got.ravel()) == set(range(1, row["frames"] + 1))
+
+
+@pytest.mark.parametrize("row", common.load("fg2020", "preprocess.json"), ids=lambda row: row["output"])
+def test_preprocess(row: dict) -> None:
+    case = common.case("fg2020", "preprocess")
+    size = row["image_size"]
+    x = fg2020(row["backbone"], size=size).input.tensor(make_input(row["image"])[None])[0]
+    assert list(x.shape) == row["shape"]
+    common.assert_close(x[:, ::5, ::5], common.load("fg2020", "preprocess.npz")[row["output"]], case)
+    common.assert_close(x.double().mean(), row["mean"], case)
+    common.assert_close(x.double().std(correction=0), row["std"], case)
