@@ -1,0 +1,82 @@
+"""Command line: `python -m emotion analyze | models | info | import`.
+
+Exit codes: 0 done (also when no face was found), 2 something the user can mend (told on stderr), 130 stopped by Ctrl-C.
+A command's module is imported when it is called, so that `models` and `--help` answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import io
+import os
+import sys
+from pathlib import Path
+
+from emotion import __version__, registry
+from emotion.cli.console import PROGRAM, report
+from emotion.errors import UserError
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a file name that the terminal cannot show must not end the run
+    parser = _parser()
+    args, args.rest = parser.parse_known_args(argv)
+    if args.rest and args.command != "import":
+        parser.error(f"unknown option {args.rest[0]}; `{PROGRAM} {args.command} --help` lists them")
+    module, run = args.run.split(":")
+    try:
+        return getattr(importlib.import_module(module), run)(args)
+    except UserError as error:
+        report(error)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader (`| head`) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=PROGRAM, description="Expressions of faces in pictures.", allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"emotion {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, run: str, text: str, more: str = "") -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=f"{text}.", epilog=more, allow_abbrev=False)
+        sub.set_defaults(run=f"emotion.cli.{run}")
+        return sub
+
+    text = "find every face in pictures and predict its expression"
+    more = "A picture that cannot be read is reported, the rest goes on, and the exit code is 2."
+    sub = command("analyze", "analyze:run", text, more)
+    sub.add_argument("paths", nargs="+", metavar="PATH", help="picture, folder (with its sub-folders) or pattern")
+    sub.add_argument("--model", default=registry.DEFAULT, metavar="NAME|FOLDER", help="default: %(default)s")
+    sub.add_argument("-o", "--output", type=Path, metavar="DIR", help="write .json, .csv and an annotated .png here")
+    sub.add_argument("--faces", choices=("all", "largest"), default="all", help="default: %(default)s")
+    sub.add_argument("--json", action="store_true", help="print one JSON document per picture, each on one line")
+    sub.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps ...; default: %(default)s")
+
+    sub = command("models", "models:run", "list the known models")
+    sub.add_argument("--method", help="only models of this method")
+    sub.add_argument("--task", help="only models that predict this, for example valence_arousal")
+    sub.add_argument("--json", action="store_true", help="print every field as JSON")
+
+    sub = command("info", "models:run_info", "show a model's card: licence, training data, figures, size")
+    sub.add_argument("model", metavar="NAME|FOLDER")
+
+    text = "turn original checkpoint files into a checkpoint folder"
+    more = "Further options belong to the method, as --name value; an unknown one lists them."
+    sub = command("import", "importing:run", text, more)
+    sub.add_argument("method", metavar="METHOD", help=", ".join(registry.METHODS))
+    sub.add_argument("source", type=Path, metavar="SOURCE", help="file, folder or archive as its authors published it")
+    sub.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="the new checkpoint's folder")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The commands of `python -m emotion`, one per file; each has `run(args) -> exit code`."""

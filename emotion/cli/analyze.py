@@ -1,0 +1,177 @@
+"""`python -m emotion analyze`: every face of pictures, as a table, JSON, CSV and an annotated picture."""
+
+from __future__ import annotations
+
+import argparse
+import glob
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from rich.console import RenderableType
+
+from emotion import hub
+from emotion.cli.console import report, show, table
+from emotion.draw import overlay
+from emotion.errors import UserError
+from emotion.media import FORMATS, is_video, read_image, save_image
+from emotion.outputs import Result, Task
+from emotion.predict import FacePredictor
+
+BATCH = 16  # pictures that are read and searched for faces together,
+BATCH_PIXELS = 50_000_000  # or fewer, once they have this many pixels (150 MB)
+
+
+def run(args: argparse.Namespace) -> int:
+    """The command. A picture that cannot be read is reported and the rest goes on; the exit code is then 2."""
+    paths, errors = _expand(args.paths)
+    for error in errors:
+        report(error)
+    stems = {} if args.output is None else _stems(paths, args.output)
+    predictor = FacePredictor(hub.load(args.model, _device(args.device))) if paths else None
+    failed = len(errors)
+    for pictures, unreadable in _batches(paths):
+        for error in unreadable:
+            report(error)
+        failed += len(unreadable)
+        results = predictor.images(list(pictures.values()), [_printable(path.name) for path in pictures])
+        for (path, picture), result in zip(pictures.items(), results, strict=True):
+            if args.faces == "largest" and len(result):
+                result = result[int(result.faces.areas.argmax())]
+            if args.output is not None:
+                _save(result, picture, args.output, stems[path])
+            if args.json:
+                print(result.to_json(indent=None))
+            else:
+                show(*_lines(result))
+    total = len(errors) + len(paths)
+    if failed and total > 1:
+        print(f"{failed} of {total} could not be analysed", file=sys.stderr)
+    return 2 if failed else 0
+
+
+def _expand(arguments: list[str]) -> tuple[list[Path], list[UserError]]:
+    """The pictures that the arguments stand for, each once, and what is wrong with the other arguments."""
+    paths: dict[Path, None] = {}
+    errors = []
+    for argument in arguments:
+        path = Path(argument)
+        if path.is_dir():
+            found = _pictures_below(path)
+        elif path.exists() or not glob.has_magic(argument):
+            found = [path]
+        else:
+            found = sorted(Path(p) for p in glob.glob(argument, recursive=True) if Path(p).is_file())  # noqa: PTH207
+        if not found:
+            errors.append(UserError(f"no picture in {argument}" if path.is_dir() else f"no file matches {argument}"))
+        paths |= dict.fromkeys(found)
+    return list(paths), errors
+
+
+def _pictures_below(folder: Path) -> list[Path]:
+    """Files with the extension of a picture in a folder and its sub-folders, hidden ones left out."""
+    suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in FORMATS}
+    found = (p for p in folder.rglob("*") if p.suffix.lower() in suffixes and p.is_file())
+    return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts))
+
+
+def _batches(paths: list[Path]) -> Iterator[tuple[dict[Path, np.ndarray], list[UserError]]]:
+    """Pictures by path and what is wrong with the unreadable ones, a bounded number at a time."""
+    pictures: dict[Path, np.ndarray] = {}
+    errors: list[UserError] = []
+    for number, path in enumerate(paths, start=1):
+        try:
+            if is_video(path):
+                raise UserError(f"{path} is a video; only pictures can be analysed yet, so save frames of it first")
+            pictures[path] = read_image(path)
+        except UserError as error:
+            errors.append(error)
+        pixels = sum(picture.shape[0] * picture.shape[1] for picture in pictures.values())
+        if len(pictures) == BATCH or pixels >= BATCH_PIXELS or number == len(paths):
+            yield pictures, errors
+            pictures, errors = {}, []
+
+
+def _stems(paths: list[Path], folder: Path) -> dict[Path, str]:
+    """What the files of every picture are called, without extension: as the picture, with a number where taken.
+
+    Taken means: by another picture of this run (also on file systems that ignore case), or because the annotated
+    picture would replace one that is not of our making: an input, or one without a .json beside it.
+    """
+    inputs = {path.resolve() for path in paths}
+    stems: dict[Path, str] = {}
+    taken: set[str] = set()
+
+    def free(stem: str) -> bool:
+        drawn, document = folder / f"{stem}.png", folder / f"{stem}.json"
+        ours = not drawn.exists() or (document.exists() and drawn.resolve() not in inputs)
+        return ours and stem.casefold() not in taken
+
+    for path in paths:
+        stem, number = path.stem, 1
+        while not free(stem):
+            number += 1
+            stem = f"{path.stem}-{number}"
+        taken.add(stem.casefold())
+        stems[path] = stem
+    return stems
+
+
+def _save(result: Result, picture: np.ndarray, folder: Path, stem: str) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {folder}: {error.strerror or error}") from error
+    save_image(overlay(picture, result), folder / f"{stem}.png")
+    result.to_csv(folder / f"{stem}.csv")
+    result.to_json(folder / f"{stem}.json")
+
+
+def _lines(result: Result) -> list[RenderableType]:
+    """What is printed for one picture."""
+    count = {0: "no face found", 1: "1 face"}.get(len(result), f"{len(result)} faces")
+    head = f"{result.source}  {result.size[0]} x {result.size[1]} pixels, {count}"
+    if not len(result):
+        return [head, *result.notes]
+    columns = [("face", [str(i + 1) for i in range(len(result))])]
+    columns += [("box", [" ".join(f"{v:.0f}" for v in box) for box in result.faces.boxes])]
+    columns += [column for name, task in result.tasks.items() for column in _columns(name, task)]
+    faces = table(*(header for header, _ in columns))
+    for row in zip(*(cells for _, cells in columns)):
+        faces.add_row(*row)
+    return [head, faces, *result.notes]
+
+
+def _columns(name: str, task: Task) -> Iterator[tuple[str, list[str]]]:
+    """Headers and cells that show one task."""
+    if task.kind == "categorical":
+        yield name.replace("_", " "), task.names()
+        yield "probability", [f"{row[i]:.2f}" for row, i in zip(task.values, task.choice)]
+        if "total" in task.uncertainty:
+            yield "uncertainty", [f"{u:.2f}" for u in task.uncertainty["total"]]
+    elif task.kind == "multilabel":
+        limits = 0.5 if task.thresholds is None else task.thresholds
+        present = [[label for label, on in zip(task.labels, row >= limits) if on] for row in task.values]
+        yield name.replace("_", " "), [", ".join(labels) or "-" for labels in present]
+    else:
+        spread = task.uncertainty.get("total", task.uncertainty.get("epistemic"))
+        for k, label in enumerate(task.labels):
+            ends = [""] * len(task.values) if spread is None else [f" ± {s:.2f}" for s in spread[:, k]]
+            yield label, [f"{v:+.2f}{end}" for v, end in zip(task.values[:, k], ends)]
+
+
+def _device(name: str) -> str:
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:  # AssertionError: this torch was built without it
+        raise UserError(f"there is no device {name!r} here; leave --device away or use cpu") from error
+    return name
+
+
+def _printable(name: str) -> str:
+    """A file name as valid Unicode; on Linux it may hold any bytes."""
+    return os.fsencode(name).decode("utf-8", "replace")

@@ -1,0 +1,42 @@
+"""What the commands print with: tables and plain lines, as wide as the terminal or 120 columns in a pipe."""
+
+from __future__ import annotations
+
+import sys
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, RenderableType
+from rich.table import Table
+
+from emotion.errors import UserError
+
+PROGRAM = "python -m emotion"
+
+
+def report(error: UserError) -> None:
+    """One message on stderr."""
+    print(f"error: {error}", file=sys.stderr)
+
+
+def show(*parts: RenderableType) -> None:
+    """Print tables and lines to stdout; text is printed as it is, without rich's markup."""
+    width = None if sys.stdout.isatty() else 120
+    Console(markup=False, highlight=False, emoji=False, width=width).print(*parts, sep="\n")
+
+
+def table(*headers: str) -> Table:
+    """An empty table with a line below its headers."""
+    out = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for header in headers:
+        out.add_column(header, overflow="fold")
+    return out
+
+
+def pairs(rows: dict[str, str]) -> Table:
+    """Names on the left, values on the right."""
+    out = Table.grid(padding=(0, 2))
+    out.add_column(no_wrap=True)
+    out.add_column(overflow="fold")
+    for name, value in rows.items():
+        out.add_row(name, value)
+    return out
