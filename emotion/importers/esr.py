@@ -32,7 +32,7 @@ _HEADS = {"fc": "fc", "fc_dimensional": "affect"}
 Files = dict[str, "Path | io.BytesIO"]
 
 
-def read(source: Path, batchnorm: str = "running", stage: int | str | None = None, name: str = "") -> Imported:
+def read(source: Path, batchnorm: str = "running", stage: int | None = None, name: str = "") -> Imported:
     """Read a set of split files.
 
     Args:
@@ -108,7 +108,7 @@ def _read_zip(source: Path) -> dict[PurePath, io.BytesIO]:
     return found
 
 
-def _choose(groups: dict[PurePath, Files], source: Path, stage: int | str | None) -> Files:
+def _choose(groups: dict[PurePath, Files], source: Path, stage: int | None) -> Files:
     """The one complete set of files: the outermost, or among numbered folders `stage` or the highest."""
     if stage is not None:
         groups = {k: v for k, v in groups.items() if k.name == str(stage)}
