@@ -243,11 +243,12 @@ def _draw_chip(canvas: np.ndarray, chip: Chip, rgb: str, opacity: float) -> None
     _paint(canvas, (x0, y0), mask, np.asarray(patch))
 
 
-@lru_cache(maxsize=1)
-def _heat_levels() -> np.ndarray:
+@lru_cache(maxsize=4)
+def heat_colours(levels: int = 256) -> np.ndarray:
+    """The colours of heat maps from 0 to 1 in equal steps, uint8 [levels, 3]."""
     from matplotlib import colormaps
 
-    return (colormaps[HEAT_MAP](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
+    return (colormaps[HEAT_MAP](np.linspace(0, 1, levels))[:, :3] * 255).round().astype(np.uint8)
 
 
 def heat(crop: np.ndarray, values: np.ndarray, alpha: float = 0.5, bar: bool = True) -> np.ndarray:
@@ -265,14 +266,14 @@ def heat(crop: np.ndarray, values: np.ndarray, alpha: float = 0.5, bar: bool = T
     height, width = crop.shape[:2]
     small = Image.fromarray(np.asarray(values, dtype=np.float32))
     smooth = np.asarray(small.resize((width, height), Image.Resampling.BICUBIC)).clip(0, 1)
-    colours = _heat_levels()[(smooth * 255).round().astype(np.uint8)]
+    colours = heat_colours()[(smooth * 255).round().astype(np.uint8)]
     blend = (crop * (1 - alpha) + colours * alpha).round().astype(np.uint8)
     return np.concatenate([blend, _scale_bar(height, max(16, width // 5))], axis=1) if bar else blend
 
 
 def _scale_bar(height: int, width: int) -> np.ndarray:
     """The colours from 1 (top) to 0 (bottom) on white, with both ends written, uint8 [height, width, 3]."""
-    strip = _heat_levels()[np.linspace(255, 0, height).round().astype(int)]
+    strip = heat_colours()[np.linspace(255, 0, height).round().astype(int)]
     canvas = np.full((height, width, 3), 255, np.uint8)
     canvas[:, width // 8 : width // 2] = strip[:, None]
     image = Image.fromarray(canvas)

@@ -1,0 +1,275 @@
+"""The Image tab: one picture in, every face with its expression, and the details of the face that is chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+
+from emotion import draw
+from emotion.errors import UserError
+from emotion.explain import Maps, grad_cam
+from emotion.media import read_image
+from emotion.outputs import Result
+from emotion.ui import face, pieces
+from emotion.ui.theme import KEPT_SECONDS
+
+EXAMPLES = Path(__file__).parent / "examples"
+# File, caption, what is to be seen, licence; sources in examples/LICENSES.md.
+EXAMPLE_ROWS = (
+    ("astronaut.jpg", "Astronaut", "Portrait of a smiling astronaut in front of a flag", "public domain"),
+    ("conference_1927.jpg", "Group, 1927", "Group photograph of a conference with 29 people", "public domain"),
+    ("laughing.jpg", "Laughing", "Bearded man looking up and laughing", "CC BY-SA 2.0"),
+    ("officer.jpg", "Officer", "Portrait of a navy officer with glasses", "public domain"),
+    ("synthetic.png", "Synthetic", "Computer-generated surprised face", "CC0 1.0"),
+)
+CHOOSE_EXAMPLE = (
+    "element.addEventListener('click', e => { const b = e.target.closest('button[data-file]');"
+    "if (b) trigger('click', { file: b.dataset.file }); })"
+)
+EMPTY = pieces.note(
+    "Choose a picture to begin.",
+    "Every face in it gets an expression, a probability, and how uncertain the model is. "
+    "Then click a face, or choose its number, for the details.",
+)
+NO_FACE = pieces.note(
+    "No face found in this picture.",
+    "Faces must be at least about 20 pixels high, turned towards the camera and upright.",
+)
+
+
+@dataclass(frozen=True)
+class View:
+    """What one session looks at.
+
+    Attributes:
+        result: the prediction.
+        picture: uint8 [H, W, 3], the picture, reduced to `pieces.WORKING_SIDE`.
+        crops: uint8 [N, h, w, 3], the faces as the model saw them.
+        model: which model of the page it was.
+    """
+
+    result: Result
+    picture: np.ndarray
+    crops: np.ndarray
+    model: str
+
+    def face_at(self, x: float, y: float) -> int:
+        """The face at a point of `picture`: the smallest box around it, else the nearest box."""
+        height, width = self.picture.shape[:2]
+        boxes = self.result.faces.boxes * np.tile([width, height], 2) / np.tile(self.result.size, 2)
+        outside = np.maximum(np.maximum(boxes[:, :2] - (x, y), (x, y) - boxes[:, 2:]), 0)
+        return int(np.lexsort((self.result.faces.areas, np.hypot(*outside.T)))[0])
+
+
+def look(models: pieces.Models, path: str, model: str) -> Iterator[str | View]:
+    """Analyse a file: words about what is going on, and the view at the end.
+
+    Raises:
+        UserError: not a picture, or no such model.
+    """
+    yield "Reading the picture…"
+    picture = read_image(path)
+    if not models.is_loaded(model):
+        yield f"Loading {model}…"
+    predictor = models.predictor(model)
+    yield "Finding faces and reading their expressions…"
+    result = predictor.image(picture, source=Path(path).name)
+    if len(result):
+        yield "Drawing…"
+    yield View(result, pieces.reduced(picture), predictor.crops(picture, result.faces), model)
+
+
+def explain(models: pieces.Models, view: View, n: int) -> Maps:
+    """Grad-CAM of one face for the class that the whole model predicts.
+
+    Raises:
+        UserError: the model cannot be explained.
+    """
+    network = models.predictor(view.model).model
+    choice = int(view.result.tasks["expression"].choice[n])
+    return grad_cam(network, network.config.input.tensor(view.crops[n : n + 1]), choice)
+
+
+def details(models: pieces.Models, view: View, n: int) -> str:
+    """The readout of one face with its explanation, as HTML."""
+    parts = [face.readout(view.result, n)]
+    if "expression" in view.result.tasks:
+        try:
+            labels = view.result.tasks["expression"].labels
+            parts.append(face.explanation(explain(models, view, n), labels, view.crops[n]))
+        except UserError as problem:
+            parts.append(pieces.note("No explanation", str(problem)))
+    return "".join([*parts, face.branches(view.result, n)])
+
+
+class ImageTab:
+    """The tab's components, and what happens when they are used."""
+
+    def __init__(self, models: pieces.Models, model: gr.Dropdown) -> None:
+        self.models = models
+        self.view = gr.State(None, time_to_live=2 * KEPT_SECONDS)
+        with gr.Row(equal_height=False):
+            with gr.Column(scale=7, min_width=320, elem_id="em-stage"):
+                self._stage()
+            with gr.Column(scale=5, min_width=320, elem_id="em-readout"):
+                self.message = gr.HTML(EMPTY, elem_id="em-message")
+                self.faces = gr.Radio([], label="Face", visible=False, elem_id="em-faces")
+                self.details = gr.HTML("", elem_id="em-details")
+        self._events(model)
+
+    def _stage(self) -> None:
+        sources = ["upload", "webcam", "clipboard"]
+        self.picture = pieces.Picture(label="Picture", sources=sources, height=420, elem_id="em-picture", buttons=[])
+        self.hero = gr.Image(
+            label="Click a face", interactive=False, visible=False, format="jpeg", buttons=["fullscreen"],
+            elem_id="em-hero",
+        )  # fmt: skip
+        with gr.Row(elem_id="em-actions", visible=False) as self.actions:
+            self.again = gr.Button("Choose another picture", elem_id="em-again")
+            self.files = [gr.DownloadButton(f"Save {kind}", elem_id=f"em-{kind.lower()}") for kind in _FILES]
+        self.examples = gr.HTML(_example_gallery(), js_on_load=CHOOSE_EXAMPLE, elem_id="em-examples")
+
+    def _events(self, model: gr.Dropdown) -> None:
+        outputs = [
+            self.view, self.picture, self.hero, self.actions, *self.files, self.examples, self.message, self.faces,
+            self.details,
+        ]  # fmt: skip
+        work = {"outputs": outputs, "show_progress": "hidden", "api_visibility": "private", "concurrency_id": "model"}
+        self.picture.input(self.analyse, [self.picture, model], **work)
+        model.change(self.analyse, [self.picture, model], **work)
+        self.examples.click(self.example, model, **work)
+        light = work | {"concurrency_id": "look", "concurrency_limit": 4}
+        self.again.click(self.reset, None, **light)
+        self.faces.input(self.choose, [self.view, self.faces], **light)
+        self.hero.select(self.click, self.view, **light)
+
+    def analyse(self, path: str | None, model: str) -> Iterator[dict[Any, Any]]:
+        """Run the model on a file and show what it found, or why not."""
+        if path is None:
+            yield self.reset()
+            return
+        try:
+            for step in look(self.models, path, model):
+                yield self._shown(step) if isinstance(step, View) else {self.message: pieces.busy(step)}
+        except UserError as problem:
+            yield self._failed(str(problem))
+
+    def example(self, model: str, event: gr.EventData) -> Iterator[dict[Any, Any]]:
+        """Run the model on an example."""
+        names = [row[0] for row in EXAMPLE_ROWS]
+        path = str(EXAMPLES / names[names.index(event.file)])
+        yield {self.picture: path}
+        yield from self.analyse(path, model)
+
+    def choose(self, view: View | None, n: int) -> dict[Any, Any]:
+        """Show the details of face `n`."""
+        if view is None:
+            return self._failed("this result has been deleted from the server; choose the picture again")
+        drawn = draw.overlay(view.picture, view.result, selected=n)
+        return {self.hero: drawn, self.faces: n, self.details: details(self.models, view, n)}
+
+    def click(self, view: View | None, event: gr.SelectData) -> dict[Any, Any]:
+        """Show the details of the face that was clicked in the picture."""
+        if view is not None and not len(view.result):
+            return {self.message: NO_FACE}
+        return self.choose(view, 0 if view is None else view.face_at(*event.index))
+
+    def reset(self) -> dict[Any, Any]:
+        """Back to the beginning."""
+        return {
+            self.view: None,
+            self.picture: gr.Image(None, visible=True),
+            self.hero: gr.Image(None, visible=False),
+            self.examples: gr.HTML(visible=True),
+            self.message: EMPTY,
+            **self._without_result(),
+        }
+
+    def _without_result(self) -> dict[Any, Any]:
+        hidden = {self.actions: gr.Row(visible=False), self.faces: gr.Radio(visible=False), self.details: ""}
+        return hidden | {file: gr.DownloadButton(value=None) for file in self.files}
+
+    def _failed(self, problem: str) -> dict[Any, Any]:
+        shown = {self.picture: gr.Image(visible=True), self.hero: gr.Image(None, visible=False)}
+        shown |= {self.examples: gr.HTML(visible=True), self.message: pieces.error(problem), self.view: None}
+        return self._without_result() | shown
+
+    def _shown(self, view: View) -> dict[Any, Any]:
+        result = view.result
+        count = len(result)
+        paths = (pieces.download(name, content) for name, content in _saved(view))
+        faces = [(face.title(result, n), n) for n in range(count)]
+        names = "; ".join(text for text, _ in faces)
+        drawn = draw.overlay(view.picture, result, selected=0 if count > 1 else None)
+        return {
+            self.view: view,
+            self.picture: gr.Image(visible=False),
+            self.hero: gr.Image(drawn, visible=True, alt_text=f"The picture with {_count(count)}: {names}"),
+            self.actions: gr.Row(visible=True),
+            **{file: gr.DownloadButton(value=path) for file, path in zip(self.files, paths)},
+            self.examples: gr.HTML(visible=False),
+            self.message: _notes(result) if count else NO_FACE,
+            self.faces: gr.Radio(faces, value=0, label=f"{_count(count)}, largest first", visible=count > 1),
+            self.details: details(self.models, view, 0) if count else "",
+        }
+
+
+_FILES = ("JSON", "CSV", "PNG")
+
+
+def _saved(view: View) -> Iterator[tuple[str, bytes]]:
+    """Names and contents of the downloads, in the order of `_FILES`."""
+    stem = Path(view.result.source).stem or "picture"
+    yield f"{stem}.json", view.result.to_json().encode()
+    yield f"{stem}.csv", view.result.to_csv().encode()
+    yield f"{stem}_faces.png", pieces.encoded(draw.overlay(view.picture, view.result), compress_level=2)
+
+
+def _count(faces: int) -> str:
+    return f"{faces or 'no'} face{'' if faces == 1 else 's'}"
+
+
+def _notes(result: Result) -> str:
+    return "".join(pieces.note(text) for text in result.notes)
+
+
+def _example_gallery() -> str:
+    buttons = []
+    for file, caption, alt, licence in EXAMPLE_ROWS:
+        image = pieces.data_uri(pieces.reduced(read_image(EXAMPLES / file), 240))
+        text = f'<img src="{image}" alt="{escape(alt)}">{escape(caption)}<small>{escape(licence)}</small>'
+        buttons.append(f'<button type="button" data-file="{file}">{text}</button>')
+    return f'<p class="em-text">Or try an example:</p><div class="em-examples">{"".join(buttons)}</div>'
+
+
+def endpoint(models: pieces.Models) -> None:
+    """Offer the analysis as the API (and MCP) function `/analyze_image`."""
+
+    def analyze_image(image: str, model: str = models.names[0]) -> dict[str, Any]:
+        """Find the faces in a picture and predict expression, valence, arousal and uncertainty of each.
+
+        Args:
+            image: the picture: JPEG, PNG, WebP, TIFF, ...
+            model: name of a model that this page offers.
+
+        Returns:
+            The document described in docs/schema.md: "frames" has one entry, whose "faces" are sorted by size.
+        """
+        if not image:
+            raise gr.Error("give a picture", print_exception=False)
+        try:
+            return models.predictor(model).image(read_image(image), source=Path(image).name).to_dict()
+        except UserError as problem:
+            raise gr.Error(str(problem), print_exception=False) from problem
+
+    with gr.Row(visible=False):
+        inputs = [pieces.Picture(label="image"), gr.Textbox(models.names[0], label="model")]
+        gr.Button().click(
+            analyze_image, inputs, gr.JSON(label="result"), api_name="analyze_image", concurrency_id="model"
+        )

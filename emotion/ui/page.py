@@ -1,0 +1,70 @@
+"""The whole page: header, tabs, and how it is served."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
+
+import gradio as gr
+
+from emotion.ui import image, models, theme
+from emotion.ui.pieces import Models
+
+TABS = {"image": "Image", "models": "Models"}
+MAX_UPLOAD = "64mb"
+IN_URL = "(v) => {{ const u = new URL(location); u.searchParams.set('{0}', {1}); history.replaceState(null, '', u); }}"
+
+
+def build(offered: Models) -> gr.Blocks:
+    """Compose the page around the models it offers."""
+    with gr.Blocks(
+        title="emotion", analytics_enabled=False, delete_cache=(theme.KEPT_SECONDS, theme.KEPT_SECONDS)
+    ) as page:
+        with gr.Row(elem_id="em-header"):
+            gr.HTML(f"<h1>emotion</h1><p>{theme.NOTICE}</p>", elem_id="em-title")
+            model = gr.Dropdown(offered.names, value=offered.names[0], label="Model", elem_id="em-model")
+        with gr.Tabs(elem_id="em-tabs") as tabs:
+            with gr.Tab(TABS["image"], id="image") as first:
+                image.ImageTab(offered, model)
+            with gr.Tab(TABS["models"], id="models") as second:
+                models.tab(offered)
+        gr.HTML(f'<p class="em-footer">{theme.PRIVACY}</p>')
+        image.endpoint(offered)
+        for name, tab in zip(TABS, (first, second)):
+            tab.select(None, js=IN_URL.format("tab", f"'{name}'"))
+        model.change(None, model, js=IN_URL.format("model", "v"))
+
+        def from_url(request: gr.Request) -> tuple[Any, Any]:
+            """Open the tab and model that the address names, where they exist."""
+            wanted = request.query_params
+            tab, name = wanted.get("tab"), wanted.get("model")
+            return (
+                gr.Tabs(selected=tab) if tab in TABS else gr.skip(),
+                gr.Dropdown(value=name) if name in offered.names else gr.skip(),
+            )
+
+        page.load(from_url, None, [tabs, model], api_visibility="private", show_progress="hidden")
+    return page
+
+
+def launch(offered: Models, host: str = "127.0.0.1", port: int | None = None, mcp: bool = False, **options: Any) -> Any:
+    """Serve the page; blocks until stopped unless `prevent_thread_lock` is given. Nothing leaves the machine."""
+    page = build(offered)
+    page.queue(max_size=32, default_concurrency_limit=1)
+    return page.launch(
+        server_name=host,
+        server_port=port,
+        theme=theme.theme(),
+        css=theme.CSS,
+        share=False,
+        run_history=False,
+        show_error=True,
+        max_file_size=MAX_UPLOAD,
+        footer_links=["api"],
+        state_session_capacity=100,
+        enable_monitoring=False,
+        mcp_server=mcp,
+        **options,
+    )

@@ -1,0 +1,174 @@
+"""Plots of one face as HTML and SVG: crisp at every size, in the page's light and dark colours, readable without sight.
+
+Only the classes and variables of `theme.CSS` are used; nothing here needs gradio.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from html import escape
+
+import numpy as np
+
+from emotion import draw
+from emotion.labels import ACTION_UNIT_NAMES
+from emotion.outputs import Task
+
+LEVELS = ((0.25, "Low"), (0.5, "Moderate"), (draw.UNCERTAIN, "High"), (np.inf, "Very high"))
+KINDS = {
+    "total": "how undecided the prediction is",
+    "aleatoric": "ambiguity that each branch sees in the face itself",
+    "epistemic": "disagreement between the branches",
+}
+
+
+def percent(value: float) -> str:
+    """A share in [0, 1] in per cent; 0.4 % and less stays visible as "<1 %"."""
+    return "<1 %" if 0 < value < 0.005 else f"{value:.0%}".replace("%", " %")
+
+
+def signed(value: float) -> str:
+    """Two digits with a sign and a real minus."""
+    return f"{value:+.2f}".replace("-", "−")
+
+
+def swatch(label: str, text: str = "") -> str:
+    """The class's colour and, always, its word (or a longer text with it)."""
+    return f'<span class="em-swatch" style="background:{draw.colour(label)}"></span>{escape(text or label)}'
+
+
+def _bar(value: float, rgb: str, extra: str = "", muted: bool = False) -> str:
+    fill = f'<i class="em-fill{" em-muted" if muted else ""}" style="width:{100 * value:.1f}%;background:{rgb}"></i>'
+    return f'<span class="em-bar" aria-hidden="true">{fill}{extra}</span>'
+
+
+def _whisker(low: float, high: float) -> str:
+    return f'<i class="em-whisker" style="left:{100 * low:.1f}%;width:{max(0.4, 100 * (high - low)):.1f}%"></i>'
+
+
+def _rows(rows: Iterable[tuple[str, str, str]]) -> str:
+    items = (f'<li><span class="em-label">{a}</span>{b}<span class="em-value">{c}</span></li>' for a, b, c in rows)
+    return f'<ul class="em-rows">{"".join(items)}</ul>'
+
+
+def expression_bars(task: Task, face: int) -> str:
+    """Probability of every class in vocabulary order; the whisker spans the lowest to the highest branch."""
+    rows = []
+    for k, label in enumerate(task.labels):
+        value, winner = float(task.values[face, k]), k == task.choice[face]
+        whisker = ""
+        if task.members is not None and len(task.members) > 1:
+            column = task.members[:, face, k]
+            whisker = _whisker(float(column.min()), float(column.max()))
+        name = f"<strong>{escape(label)}</strong>" if winner else escape(label)
+        rows.append((name, _bar(value, draw.colour(label), whisker, muted=not winner), percent(value)))
+    return _rows(rows)
+
+
+def action_units(task: Task, face: int) -> str:
+    """Every action unit with its name, bar, tick at its threshold; filled where present."""
+    rows = []
+    for k, label in enumerate(task.labels):
+        value = float(task.values[face, k])
+        threshold = 0.5 if task.thresholds is None else float(task.thresholds[k])
+        tick = f'<i class="em-tick" style="left:{100 * threshold:.1f}%"></i>'
+        name = f"{escape(label)} {escape(ACTION_UNIT_NAMES.get(label, ''))}"
+        bar = _bar(value, "var(--em-accent)", tick, muted=value < threshold)
+        rows.append((f"<strong>{name}</strong>" if value >= threshold else name, bar, percent(value)))
+    return f'<div class="em-units">{_rows(rows)}</div>'
+
+
+def uncertainty(task: Task, face: int) -> str:
+    """Total uncertainty, its two parts, and what they mean in words."""
+    values = {kind: float(task.uncertainty[kind][face]) for kind in KINDS if kind in task.uncertainty}
+    if not values:
+        return ""
+    rows = [
+        (f'<span title="{KINDS[kind]}">{kind}</span>', _bar(value, "var(--em-accent)"), f"{value:.2f}")
+        for kind, value in values.items()
+    ]
+    return f'<p class="em-text">{uncertainty_in_words(values)}</p>{_rows(rows)}'
+
+
+def uncertainty_in_words(values: dict[str, float]) -> str:
+    """One or two sentences about "total", "aleatoric" and "epistemic" uncertainty in [0, 1]."""
+    level = next(word for limit, word in LEVELS if values["total"] < limit)
+    if "epistemic" not in values or values["total"] < LEVELS[0][0]:
+        return f"{level}: the prediction is clear-cut." if level == "Low" else f"{level}."
+    if values["epistemic"] > values["aleatoric"]:
+        return f"{level}, mostly because the branches disagree: the model knows too little about such faces."
+    return f"{level}, mostly because the face itself can be read in several ways; the branches agree on that."
+
+
+def circumplex(task: Task, face: int) -> str:
+    """Valence (to the right) and arousal (up) as a point; the ellipse is one standard deviation over the branches."""
+    valence, arousal = (float(v) for v in task.values[face])
+    middle, radius = 130.0, 100.0
+    words = (("tense", -1, 1), ("excited", 1, 1), ("gloomy", -1, -1), ("relaxed", 1, -1))
+    labels = "".join(
+        f'<text x="{middle + 56 * x}" y="{middle - 56 * y + 4}" class="em-faint">{word}</text>' for word, x, y in words
+    )
+    axes = (
+        '<circle cx="130" cy="130" r="100" class="em-grid"/>'
+        '<path d="M30 130H230M130 30V230" class="em-axis"/>'
+        '<text x="130" y="20">arousal +1</text><text x="130" y="250">−1</text>'
+        '<text x="256" y="126" class="em-end">valence</text><text x="256" y="142" class="em-end">+1</text>'
+        '<text x="4" y="134" class="em-start">−1</text>'
+    )
+    x, y = middle + radius * valence, middle - radius * arousal
+    point = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5.5" class="em-point"/>'
+    text = f"valence {signed(valence)}, arousal {signed(arousal)}"
+    ellipse = ""
+    covariance = _covariance(task, face)
+    if covariance is not None:
+        spread, angle = _ellipse(covariance)
+        size = " ".join(f'{n}="{max(2.0, radius * s):.1f}"' for n, s in zip(("rx", "ry"), spread))
+        ellipse = f'<ellipse {size} transform="translate({x:.1f} {y:.1f}) rotate({-angle:.1f})" class="em-spread"/>'
+        deviation = np.sqrt(np.diag(covariance))
+        text = f"valence {signed(valence)} ± {deviation[0]:.2f}, arousal {signed(arousal)} ± {deviation[1]:.2f}"
+    svg = f'<svg viewBox="0 0 260 260" role="img" aria-label="{text}">{axes}{labels}{ellipse}{point}</svg>'
+    return f'<figure class="em-circumplex">{svg}<figcaption>{text.replace(", ", "<br>")}</figcaption></figure>'
+
+
+def _covariance(task: Task, face: int) -> np.ndarray | None:
+    """Covariance [2, 2] over the members; from the deviations alone where members are not kept."""
+    if task.members is not None and len(task.members) > 1:
+        return np.cov(task.members[:, face].astype(np.float64), rowvar=False, bias=True)
+    deviation = task.uncertainty.get("epistemic", task.uncertainty.get("total"))
+    return None if deviation is None else np.diag(deviation[face].astype(np.float64) ** 2)
+
+
+def _ellipse(covariance: np.ndarray) -> tuple[np.ndarray, float]:
+    """Half axes (one standard deviation) and the first one's angle in degrees, counter-clockwise."""
+    variances, vectors = np.linalg.eigh(covariance)
+    angle = float(np.degrees(np.arctan2(vectors[1, 1], vectors[0, 1])))
+    return np.sqrt(variances.clip(0))[::-1], angle
+
+
+def branch_table(tasks: dict[str, Task], face: int) -> str:
+    """What every branch says, and the ensemble last."""
+    task, affect = tasks["expression"], tasks.get("valence_arousal")
+    if task.members is None:
+        return ""
+    affect = affect if affect is not None and affect.members is not None else None
+    heads = ["branch", "expression", "probability", *(("valence", "arousal") if affect else ())]
+    body = "".join(
+        _branch_row(str(b + 1), task.labels[row.argmax()], float(row.max()), affect and affect.members[b, face])
+        for b, row in enumerate(task.members[:, face])
+    )
+    choice = int(task.choice[face])
+    label, value = task.labels[choice], float(task.values[face, choice])
+    foot = _branch_row("all", label, value, affect and affect.values[face])
+    votes = ""
+    if task.votes is not None:
+        count = round(float(task.votes[face, choice]) * len(task.members))
+        votes = f'<p class="em-text">{count} of {len(task.members)} branches say {escape(label)}.</p>'
+    head = "".join(f'<th scope="col">{h}</th>' for h in heads)
+    table = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody><tfoot>{foot}</tfoot>"
+    return f'{votes}<table class="em-table">{table}</table>'
+
+
+def _branch_row(name: str, label: str, value: float, affect: np.ndarray | None) -> str:
+    numbers = [percent(value), *(signed(float(v)) for v in (affect if affect is not None else ()))]
+    cells = "".join(f'<td class="em-number">{n}</td>' for n in numbers)
+    return f'<tr><th scope="row">{name}</th><td>{swatch(label)}</td>{cells}</tr>'
