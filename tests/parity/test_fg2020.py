@@ -9,8 +9,9 @@ from functools import lru_cache
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from emotion import hub, merging
+from emotion import alignment, hub, merging
 from emotion.importers import fg2020 as importer
 from emotion.models.fg2020 import FG2020, TASKS, fg2020, windows
 from eval.metrics.action_units.action_units_core import counts as au_counts
@@ -217,3 +218,23 @@ def test_preprocess(row: dict) -> None:
     common.assert_close(x[:, ::5, ::5], common.load("fg2020", "preprocess.npz")[row["output"]], case)
     common.assert_close(x.double().mean(), row["mean"], case)
     common.assert_close(x.double().std(correction=0), row["std"], case)
+
+
+@pytest.mark.parametrize("row", common.load("fg2020", "alignment.json")["cases"], ids=lambda row: row["output"])
+def test_alignment(row: dict) -> None:
+    points = np.array([row[p] for p in ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")], float)
+    image = make_input(row["image"])
+    if row["rotate"]:
+        angle = alignment.eye_angle(points)
+        turned, moved = alignment.rotate(Image.fromarray(image), points, angle)
+        assert angle == pytest.approx(row["angle_deg"], abs=1e-6)
+        assert list(turned.size) == row["rotated_size_wh"]
+        for i, name in enumerate(("left_eye_r", "right_eye_r", None, "mouth_left_r", "mouth_right_r")):
+            if name:
+                np.testing.assert_allclose(moved[i], row[name], atol=1e-6)
+        np.testing.assert_allclose(
+            alignment.face_square(moved)[2:] - alignment.face_square(moved)[:2], row["crop_size_wh"]
+        )
+    face = alignment.five_point_crop(image, points, 112, level=row["rotate"])[::3, ::3]
+    difference = np.abs(face.astype(int) - common.load("fg2020", "alignment.npz")[row["output"]])
+    assert (difference <= 2).mean() >= 0.99, difference.max()
