@@ -49,16 +49,16 @@ def grad_cam(model: nn.Module, x: Tensor, classes: int | np.ndarray | Tensor | N
     Raises:
         UserError: the model offers no features, or a class is out of range.
     """
-    with torch.inference_mode(False), torch.set_grad_enabled(not hasattr(model, "saliency")):
-        logits = _forward(model, x.clone() if x.is_inference() else x)
+    by_gradient = not hasattr(model, "saliency")
+    with torch.inference_mode(False), torch.set_grad_enabled(by_gradient):
+        if by_gradient:
+            x = x.clone().detach().requires_grad_()  # the weights may be frozen
+        logits = _forward(model, x)
         features = logits.pop("features")
         scores = logits["expression"]
         stacked = scores if scores.ndim == 3 else scores[None]
         chosen = _classes(classes, stacked)
-        if hasattr(model, "saliency"):
-            maps = model.saliency(features, chosen)
-        else:
-            maps = _by_gradient(features, scores, chosen[0])[None]
+        maps = _by_gradient(features, scores, chosen[0])[None] if by_gradient else model.saliency(features, chosen)
     with torch.no_grad():
         probability = stacked.detach().float().softmax(-1).gather(-1, chosen[..., None])[..., 0]
         ensemble = normalise_maps((maps * probability[..., None, None]).mean(0))
@@ -114,8 +114,9 @@ def enlarge(saliency: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def jet(levels: np.ndarray) -> np.ndarray:
     """The rainbow that OpenCV and MATLAB call jet: uint8 levels [...] -> uint8 RGB [..., 3]."""
-    x = np.asarray(levels, np.float32)[..., None] / 255
-    return np.round(255 * np.clip(1.5 - np.abs(4 * x - np.array([3, 2, 1], np.float32)), 0, 1)).astype(np.uint8)
+    x = np.arange(256)[:, None] / 255
+    table = np.round(255 * np.clip(1.5 - np.abs(4 * x - [3, 2, 1]), 0, 1)).astype(np.uint8)
+    return table[levels]
 
 
 def jet_overlay(saliency: np.ndarray, picture: np.ndarray, strength: float = 0.35) -> np.ndarray:

@@ -1,0 +1,210 @@
+"""Checkpoint folders: written whole, read strictly, every damage named in one message."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from emotion import hub, registry
+from emotion.errors import UserError
+from emotion.models import esr
+
+CONFIG = esr.esr4(branches=2)
+CARD = hub.Card(name="esr4.test", licence="MIT", commercial=True, trained_on=("nothing",), metrics={"a/b/c": 0.5})
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return esr.ESR(CONFIG).eval()
+
+
+@pytest.fixture
+def folder(model, tmp_path):
+    hub.save(model, "esr", tmp_path / "checkpoint", CARD, "# card\n")
+    return tmp_path / "checkpoint"
+
+
+def test_round_trip(model, folder):
+    loaded = hub.load(folder)
+    assert loaded.config == CONFIG and not loaded.training
+    assert all(torch.equal(v, loaded.state_dict()[k]) for k, v in model.state_dict().items())
+    assert sorted(p.name for p in folder.iterdir()) == ["README.md", "config.json", "model.safetensors"]
+    assert loaded.card.sha256 and loaded.card == replace(CARD, sha256=loaded.card.sha256)
+    assert hub.load(str(folder)).card == loaded.card
+
+
+def test_half_precision_keeps_what_would_overflow(model, tmp_path):
+    model.base[0].bn.running_var.fill_(1e6)
+    hub.save(model, "esr", tmp_path / "half", CARD, "", half=True)
+    hub.save(model, "esr", tmp_path / "full", CARD, "")
+    loaded = hub.load(tmp_path / "half")
+    sizes = [(tmp_path / n / hub.WEIGHTS).stat().st_size for n in ("half", "full")]
+    assert sizes[0] < 0.55 * sizes[1]
+    assert all(v.dtype == torch.float32 for v in loaded.parameters())
+    assert (loaded.base[0].bn.running_var == 1e6).all()
+    for k, v in model.state_dict().items():
+        torch.testing.assert_close(loaded.state_dict()[k], v, rtol=1e-3, atol=1e-6)
+
+
+def test_replacing_a_checkpoint_leaves_other_files(model, folder):
+    (folder / "log.csv").write_text("epoch,loss\n")
+    torch.nn.init.zeros_(model.branches[0].fc.weight)
+    hub.save(model, "esr", folder, CARD, "# new\n")
+    assert (folder / "log.csv").is_file() and (folder / "README.md").read_text() == "# new\n"
+    assert (hub.load(folder).branches[0].fc.weight == 0).all()
+    assert [p.name for p in folder.parent.iterdir()] == ["checkpoint"]
+
+
+def test_saving_never_overwrites_something_else(model, tmp_path):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(UserError, match="holds other files"):
+        hub.save(model, "esr", tmp_path / "other", CARD, "")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match="is a file"):
+        hub.save(model, "esr", tmp_path / "file", CARD, "")
+    with pytest.raises(UserError, match="cannot write"):
+        hub.save(model, "esr", tmp_path / "file" / "inside", CARD, "")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "other"]
+
+
+def test_a_failing_disk_leaves_nothing(model, tmp_path, monkeypatch):
+    def full(self, *_args, **_kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(UserError, match="No space left"):
+        hub.save(model, "esr", tmp_path / "new", CARD, "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def edit(**changes):
+    def damage(folder):
+        document = json.loads((folder / hub.CONFIG).read_text())
+        for path, value in changes.items():
+            *parents, last = path.split("__")
+            place = document
+            for key in parents:
+                place = place[key]
+            if value is None:
+                del place[last]
+            else:
+                place[last] = value
+        (folder / hub.CONFIG).write_text(json.dumps(document))
+
+    return damage
+
+
+def cut(name, keep):
+    return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:keep])
+
+
+def weights(change):
+    """Change the stored tensors, with a matching sha256 in the config."""
+
+    def damage(folder):
+        tensors, _ = hub.read_weights(folder / hub.WEIGHTS)
+        save_file(change(tensors), folder / hub.WEIGHTS)
+        edit(card__sha256=hub.read_weights(folder / hub.WEIGHTS)[1])(folder)
+
+    return damage
+
+
+def drop(name):
+    return lambda tensors: {k: v for k, v in tensors.items() if k != name}
+
+
+BAD = {
+    "no config": (lambda f: (f / hub.CONFIG).unlink(), "it has no config.json.*import"),
+    "config cut off": (cut(hub.CONFIG, 100), r"cannot read .*config\.json"),
+    "config not JSON": (lambda f: (f / hub.CONFIG).write_bytes(b"\xff\xfe\x00"), r"cannot read .*config\.json"),
+    "config nested without end": (lambda f: (f / hub.CONFIG).write_text("[" * 100_000), r"cannot read .*config\.json"),
+    "config a list": (lambda f: (f / hub.CONFIG).write_text("[]"), "has schema None"),
+    "other schema": (edit(schema="emotion-checkpoint/9"), "has schema 'emotion-checkpoint/9'"),
+    "field missing": (edit(card=None), "lacks card"),
+    "unknown field": (edit(colour="red"), "unknown fields: colour"),
+    "unknown method": (edit(method="vgg"), "unknown method 'vgg'"),
+    "unknown config field": (edit(config__colour="red"), "esr config: unknown fields: colour"),
+    "unknown nested field": (edit(config__input__colour="red"), "unknown fields: input.colour"),
+    "config field missing": (edit(config__branches=None), "field branches"),
+    "config field of a wrong type": (edit(config__branches="many"), "field branches"),
+    "config field out of range": (edit(config__batchnorm="sometimes"), "batchnorm must be"),
+    "no branches": (edit(config__branches=0), "at least one branch"),
+    "unknown card field": (edit(card__colour="red"), "card: unknown fields: colour"),
+    "card field missing": (edit(card__name=None), "card: field name"),
+    "card no object": (edit(card="MIT"), "config.json, card"),
+    "no weights": (lambda f: (f / hub.WEIGHTS).unlink(), r"cannot read .*model\.safetensors"),
+    "weights cut off": (cut(hub.WEIGHTS, 5000), r"cannot read .*model\.safetensors.*complete"),
+    "weights empty": (cut(hub.WEIGHTS, 0), r"cannot read .*model\.safetensors"),
+    "weights are a pickle": (
+        lambda f: torch.save({"a": torch.ones(1)}, f / hub.WEIGHTS),
+        r"cannot read .*model\.safetensors",
+    ),
+    "other sha": (edit(card__sha256="0" * 64), "is not the file it should be"),
+    "other network": (edit(config__branches=3), r"does not fit the model: .* missing: branches\.2"),
+    "tensor missing": (weights(drop("base.0.conv.bias")), r"1 tensors missing: base\.0\.conv\.bias"),
+    "tensor too many": (weights(lambda t: {**t, "extra": torch.ones(2)}), "1 tensors unexpected: extra"),
+    "tensor misshapen": (
+        weights(lambda t: {**t, "base.0.conv.bias": torch.ones(3)}),
+        r"base\.0\.conv\.bias is \(3,\), expected \(32,\)",
+    ),
+    "NaN": (weights(lambda t: {**t, "base.0.conv.bias": torch.full((32,), torch.nan)}), "not finite: base.0.conv.bias"),
+}
+
+
+@pytest.mark.parametrize(("damage", "message"), BAD.values(), ids=BAD.keys())
+def test_damaged_checkpoints_are_refused(damage, message, folder):
+    damage(folder)
+    with pytest.raises(UserError, match=message) as caught:
+        hub.load(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_are_read_once(folder, monkeypatch):
+    opened, real = [], Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda self: opened.append(self.name) or real(self))
+    hub.load(folder)
+    assert opened.count(hub.WEIGHTS) == 1
+
+
+def test_names_and_places():
+    with pytest.raises(UserError, match=r"did you mean esr9\.affectnet"):
+        hub.find("esr9.afectnet")
+    with pytest.raises(UserError, match="python -m emotion import esr"):
+        hub.find("esr9.affectnet")
+    with pytest.raises(UserError, match="no checkpoint folder at nowhere/at/all"):
+        hub.find("nowhere/at/all")
+    with pytest.raises(UserError, match="no checkpoint folder at nowhere"):
+        hub.find(Path("nowhere"))
+
+
+def test_a_folder_cannot_pose_as_a_bundled_model(folder, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    folder.rename(registry.DEFAULT)
+    assert hub.find(registry.DEFAULT) == registry.get(registry.DEFAULT).folder
+    assert hub.find(Path(registry.DEFAULT)) == Path(registry.DEFAULT)
+
+
+def test_a_folder_named_like_an_entry_to_import_is_used(folder, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    folder.rename("esr4.ckplus")
+    assert hub.load("esr4.ckplus").card.name == "esr4.test"
+
+
+def test_unusable_device(folder):
+    with pytest.raises(UserError, match="cannot use the device"):
+        hub.load(folder, device="no-such-device")
+
+
+def test_registry_entries_are_complete():
+    for name, entry in registry.entries().items():
+        assert entry.method in registry.METHODS and "." in name
+        assert entry.tasks and entry.citation and entry.licence
+        assert entry.bundled or (entry.original and entry.import_command)
+    assert registry.get(registry.DEFAULT).bundled
