@@ -1,4 +1,4 @@
-"""EfficientFace checkpoints of the authors, such as `EfficientFace_Trained_on_AffectNet7.pth.tar` (a plain torch file)."""
+"""EfficientFace checkpoints of the authors: `EfficientFace_Trained_on_AffectNet7.pth.tar` (a plain torch file)."""
 
 from __future__ import annotations
 

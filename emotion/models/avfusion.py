@@ -2,9 +2,9 @@
 
 Chumachenko, Iosifidis, Gabbouj, ICPR 2022, arXiv 2201.11095. Sound (MFCC) and face crops of the same 3.6 s pass two
 stages of temporal convolutions each; attention across the modalities joins them in one of three ways:
-- "lt", late transformer: after the second stage, each modality is rewritten by a transformer block that reads the other;
+- "lt", late transformer: after the second stage, a transformer block per modality rewrites it from the other;
 - "it", intermediate transformer: the same between the stages, added to what is there;
-- "ia", intermediate attention: between the stages, every time step is weighted by the attention it gets from the other.
+- "ia", intermediate attention: between the stages, each time step is weighted by the attention the other pays it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from emotion import labels as vocab
 from emotion import uncertainty
-from emotion.models.base import ClipInput, FaceInput, VectorInput
+from emotion.models.base import ClipInput, VectorInput
 from emotion.models.efficientface import Backbone
 from emotion.outputs import Task
 
@@ -40,7 +40,7 @@ class AVFusionConfig:
         dropout: on the temporal features of both stages and the pooled ones, in training only (the paper has none).
     """
 
-    input: ClipInput = ClipInput(visual=FaceInput(size=(224, 224)))
+    input: ClipInput
     fusion: str = "ia"
     heads: int = 1
     labels: tuple[str, ...] = vocab.RAVDESS

@@ -19,6 +19,11 @@ from emotion.outputs import Task
 
 WIDTHS = (29, 116, 232, 464, 1024)  # after the stem, the three stages and the top
 REPEATS = (4, 8, 4)
+AFFECTNET_INPUT = FaceInput(
+    size=(224, 224),
+    mean=(0.55391484, 0.43522123, 0.3821877),
+    std=(0.24837189, 0.21625527, 0.20221159),
+)
 
 
 @dataclass(frozen=True)
@@ -30,11 +35,7 @@ class EfficientFaceConfig:
         labels: expressions in the order of the logits.
     """
 
-    input: FaceInput = FaceInput(
-        size=(224, 224),
-        mean=(0.55391484, 0.43522123, 0.3821877),
-        std=(0.24837189, 0.21625527, 0.20221159),
-    )
+    input: FaceInput = AFFECTNET_INPUT
     labels: tuple[str, ...] = vocab.AFFECTNET[:7]
 
     def __post_init__(self) -> None:
@@ -43,7 +44,7 @@ class EfficientFaceConfig:
 
 
 class LocalExtractor(nn.Module):
-    """Two depthwise convolutions on every quarter of the map, with its own weights: [N, C, H, W] -> [N, out, H/2, W/2]."""
+    """Two depthwise convolutions per quarter of the map, each its own: [N, C, H, W] -> [N, out, H/2, W/2]."""
 
     def __init__(self, depth: int, out: int) -> None:
         super().__init__()
