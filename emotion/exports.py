@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from emotion.errors import UserError
-from emotion.outputs import Result
+from emotion.outputs import Result, Task
 
 # Names the original ESR writes, by canonical name.
 ESR_NAMES = {
@@ -72,3 +72,88 @@ def esr_table(
 def esr_csv_name(source: str | Path) -> str:
     """The file name the original gives its table: the input's name up to the first dot, and `.csv`."""
     return Path(source).name.split(".")[0] + ".csv"
+
+
+def fg2020_files(tasks: dict[str, Task], members: Sequence[str]) -> dict[str, str]:
+    """The prediction files of the FG-2020 system: relative path -> text.
+
+    Every member has its folder with decisions, an ensemble also `merged` (decisions) and `merged_raw` (mean scores).
+    A file has the label names in its first line and one line per frame, floats with four decimals, no newline at the
+    end. As in the original, EXPR.txt names all classes above its one column of class indices.
+
+    Args:
+        tasks: what an FG-2020 model decodes; frames in order.
+        members: their names, as in the model's config.
+    """
+    files = {}
+    if len(members) > 1:
+        files |= {f"merged/{name}": text for name, text in abaw_files(tasks).items()}
+        files |= {f"merged_raw/{_ABAW[t]}.txt": _abaw_text(task, task.values) for t, task in tasks.items()}
+    for i, member in enumerate(members):
+        for t, task in tasks.items():
+            values = task.members[i]
+            if task.kind == "categorical":
+                values = values.argmax(-1)[:, None]
+            elif task.kind == "multilabel":
+                values = values > 0.5
+            files[f"{member}/{_ABAW[t]}.txt"] = _abaw_text(task, values)
+    return files
+
+
+def abaw_files(tasks: dict[str, Task]) -> dict[str, str]:
+    """The decisions in the files of the ABAW challenges, AU.txt, EXPR.txt and VA.txt: name -> text."""
+    decided = {"categorical": lambda t: t.choice[:, None], "multilabel": lambda t: t.values >= t.thresholds}
+    return {
+        f"{_ABAW[t]}.txt": _abaw_text(task, decided.get(task.kind, lambda t: t.values)(task))
+        for t, task in tasks.items()
+    }
+
+
+_ABAW = {"action_units": "AU", "expression": "EXPR", "valence_arousal": "VA"}
+
+
+def _abaw_text(task: Task, values: np.ndarray) -> str:
+    form = "%.4f" if values.dtype.kind == "f" else "%d"
+    header = [x.capitalize() for x in task.labels] if task.kind == "categorical" else task.labels
+    return "\n".join([",".join(header), *(",".join(form % v for v in row) for row in values)])
+
+
+def fg2020_csv(frames: Sequence[int], tasks: dict[str, Task]) -> str:
+    """The table of the FG-2020 system's programming interface: one row per frame number, sorted.
+
+    A frame that appears more than once (in overlapping windows) gets its mean valence and arousal and its most
+    frequent decisions, the lowest of equally frequent ones.
+
+    Args:
+        frames: number of the frame behind every row of the tasks.
+        tasks: expression, action units and valence and arousal.
+    """
+    units, expression, affect = (tasks[t] for t in ("action_units", "expression", "valence_arousal"))
+    numbers, row, times = np.unique(np.asarray(frames), return_inverse=True, return_counts=True)
+
+    def total(values: np.ndarray) -> np.ndarray:
+        out = np.zeros((len(numbers), values.shape[1]))
+        np.add.at(out, row, values)
+        return out
+
+    present = total(units.values >= units.thresholds) * 2 > times[:, None]
+    classes = total(np.eye(len(expression.labels))[expression.choice]).argmax(axis=1)
+    values = total(affect.values) / times[:, None]
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["frames_ids", *units.labels, "EXPR", *affect.labels])
+    for number, au, label, va in zip(numbers, present, classes, values):
+        writer.writerow([number, *au.astype(int), label, *(float(v) for v in va)])
+    return out.getvalue()
+
+
+def frame_number(file: str | Path) -> int:
+    """The number of a frame in its file name: the digits after the last underscore (or the whole stem).
+
+    Raises:
+        UserError: no such digits.
+    """
+    digits = Path(file).stem.rpartition("_")[2]
+    if not digits.isdecimal():
+        raise UserError(f"{Path(file).name} has no frame number; names must end like video_000012.jpg or 000012.jpg")
+    return int(digits)

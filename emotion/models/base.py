@@ -63,13 +63,14 @@ class FaceInput:
         """Network input from 8-bit RGB crops.
 
         Args:
-            crops: uint8 [N, H, W, 3], RGB, already of `size`; with `zoom` of any size.
+            crops: uint8 [N, H, W, 3], RGB, already of `size`; with `zoom` of any size, and
+                then a list may mix sizes.
 
         Returns:
             float32 [N, C, H, W] in channels-last memory.
         """
         if self.zoom != 1:
-            crops = np.stack([middle(enlarge(c, self.size, self.zoom), self.size) for c in np.asarray(crops)])
+            crops = np.stack([middle(enlarge(c, self.size, self.zoom), self.size) for c in crops])
         x = torch.as_tensor(crops).permute(0, 3, 1, 2).to(torch.float32)
         if self.channels == "gray":
             x = (x * torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1, keepdim=True)  # ITU-R BT.601

@@ -303,7 +303,7 @@ class FG2020(nn.Module):
         if not self.config.frames:
             return self.read(embeddings)
         chosen = windows(embeddings.shape[1], self.config.frames)
-        first = torch.as_tensor(np.unique(chosen, return_index=True)[1], device=embeddings.device)
+        first = torch.as_tensor(first_predictions(chosen), device=embeddings.device)
         logits = self.read(embeddings[:, torch.as_tensor(chosen, device=embeddings.device)])
         return {task: z.flatten(1, 2)[:, first] for task, z in logits.items()}
 
@@ -380,6 +380,11 @@ def windows(n: int, length: int, overlap: bool = False) -> np.ndarray:
     hop = max(1, length // 2) if overlap else length
     starts = np.unique(np.minimum(np.arange(0, max(n - length, 0) + hop, hop), max(n - length, 0)))
     return np.minimum(starts[:, None] + np.arange(length), n - 1)
+
+
+def first_predictions(windows: np.ndarray) -> np.ndarray:
+    """Where among the rows of flattened windows [W * length] every frame appears first, [n]."""
+    return np.unique(windows, return_index=True)[1]
 
 
 def member_rows(logits: dict[str, Tensor]) -> dict[str, np.ndarray]:
