@@ -6,12 +6,15 @@ Readers check the layout first and name the file or row that is wrong. Nothing i
 from __future__ import annotations
 
 import hashlib
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+
+from emotion.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -72,3 +75,17 @@ class Samples:
             digest.update(task.encode())
             digest.update(np.round(self.targets[task].astype(np.float64), 6).tobytes())
         return digest.hexdigest()
+
+
+READERS = ("ferplus", "diffusionfer")
+
+
+def reader(name: str) -> Any:
+    """The module that reads data set `name`: it has `load(root, split, ...)` and `fake(root)`.
+
+    Raises:
+        UserError: unknown data set.
+    """
+    if name not in READERS:
+        raise UserError(f"no reader for data set {name!r}; there are: {', '.join(READERS)}")
+    return importlib.import_module(f"emotion.datasets.{name}")

@@ -1,0 +1,1 @@
+"""Training: one loop, one file per method for its targets, losses and stages, recipes as data."""

@@ -1,0 +1,132 @@
+"""What a finished checkpoint says about itself: measured figures and the model card."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from emotion import hub
+from emotion.datasets import Samples
+from emotion.outputs import Task
+from train.data import FaceData
+from train.recipe import Recipe
+
+PACKAGES = ("torch", "torchvision", "timm", "accelerate", "numpy")
+
+
+def multiply_adds(model: nn.Module) -> int:
+    """Multiply-adds of one forward pass on `model.example()`."""
+    counter = FlopCounterMode(display=False)
+    with counter, torch.no_grad():
+        model.eval()(model.example())
+    return counter.get_total_flops() // 2
+
+
+def provenance() -> dict[str, str]:
+    """Versions of everything that shapes a result, and the commit."""
+    out = {"python": platform.python_version(), "commit": _commit()}
+    for name in PACKAGES:
+        try:
+            out[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return out
+
+
+def _commit() -> str:
+    try:
+        run = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return run.stdout.strip()
+
+
+def expression_report(task: Task, truth: np.ndarray, seen: np.ndarray) -> dict[str, Any]:
+    """Accuracy, recall and confusion of a categorical task.
+
+    Args:
+        task: predictions for N samples.
+        truth: classes [N].
+        seen: bool [N], whether the picture also occurs among the training pictures.
+
+    Returns:
+        "accuracy", "accuracy_unseen" (without pictures that occur in training), "mean_recall", "recall" per label,
+        "confusion" [K][K] with true classes as rows, "n", "n_seen".
+    """
+    k = len(task.labels)
+    confusion = np.bincount(truth * k + task.choice, minlength=k * k).reshape(k, k)
+    hits = task.choice == truth
+    totals = confusion.sum(axis=1)
+    recall = {n: float(confusion[i, i] / totals[i]) for i, n in enumerate(task.labels) if totals[i]}
+    return {
+        "n": len(truth),
+        "n_seen": int(seen.sum()),
+        "accuracy": float(hits.mean()),
+        "accuracy_unseen": float(hits[~seen].mean()) if (~seen).any() else float("nan"),
+        "mean_recall": float(np.mean(list(recall.values()))),
+        "recall": recall,
+        "confusion": confusion.tolist(),
+    }
+
+
+def pictures_seen(valid: FaceData, train: list[Samples]) -> np.ndarray:
+    """For every validation face whether a pixel-identical one is among the training pictures, bool [N]."""
+    known = {_digest(part.picture(i)) for part in train for i in range(len(part))}
+    return np.array([_digest(part.picture(i)) in known for part in valid.parts for i in range(len(part))])
+
+
+def _digest(picture: np.ndarray) -> bytes:
+    return hashlib.sha1(picture.tobytes(), usedforsecurity=False).digest()
+
+
+def confusion_table(report: dict[str, Any]) -> list[str]:
+    """Per-class recall and confusion matrix as Markdown lines."""
+    labels = list(report["recall"])
+    lines = ["| true \\ predicted | " + " | ".join(labels) + " | recall |", "|---" * (len(labels) + 2) + "|"]
+    for label, row in zip(labels, report["confusion"]):
+        lines.append(f"| {label} | " + " | ".join(map(str, row)) + f" | {report['recall'][label]:.3f} |")
+    return lines
+
+
+def card_text(card: hub.Card, recipe: Recipe, model: nn.Module, command: str, figures: list[str]) -> str:
+    """README.md of a checkpoint trained here, with the front matter the Hub reads."""
+    parameters = sum(p.numel() for p in model.parameters())
+    versions = ", ".join(f"{k} {v}" for k, v in provenance().items())
+    return (
+        "\n".join(
+            [
+                "---",
+                f"license: {card.licence.lower() if card.commercial else 'other'}",
+                "library_name: emotion",
+                f"tags: [emotion-recognition, {recipe.method}]",
+                "---",
+                f"# {card.name}",
+                "",
+                f"{recipe.about}.",
+                "",
+                f"- Predicts: {', '.join(model.labels)}",
+                f"- Trained on: {', '.join(card.trained_on)}",
+                f"- Size: {parameters:,} parameters, {multiply_adds(model) / 1e6:.0f} M multiply-adds per face",
+                f"- Licence: {card.licence} (commercial use: {'yes' if card.commercial else 'no'})",
+                f"- Reproduce: `{command}` (seed {recipe.settings.seed}; {versions})",
+                "",
+                "## Measured",
+                *figures,
+                "",
+                "## Not for",
+                "",
+                "Predictions are of facial expression as labelled by people, not of what somebody feels. Training",
+                "pictures were collected on the web; people of some ages, origins and looks are rare in them, and so",
+                "are the classes with few rows above. Not for medical, hiring, policing or surveillance use.",
+            ]
+        )
+        + "\n"
+    )
