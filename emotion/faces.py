@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from emotion import alignment
 from emotion.detectors import MTCNN, Detector, Dlib, FirstFace, Haar, detector
 from emotion.errors import UserError
 from emotion.models.base import FaceInput
@@ -44,6 +45,10 @@ TEMPLATES: dict[str, np.ndarray | Callable[[np.ndarray, tuple[int, int]], np.nda
         [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
     )
     / 112,
+    # OpenFace's aligned faces, which much of the affect literature feeds its networks.
+    "openface": alignment.OPENFACE,
+    # Eyes level, square around eyes and mouth (FG-2020).
+    "five_point": alignment.five_point_matrices,
 }
 
 

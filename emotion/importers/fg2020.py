@@ -55,7 +55,14 @@ SOURCE_CLASSIFIERS = ("classifier.weight", "classifier.bias", "prediction.weight
 HEAD = {"bn0": "bn0", "fc_0": "fc0", "bn1": "bn1", "fc_1": "fc1"}
 
 
-def read(source: Path, model: str = "auto", members: str = "students", frames: int = 32, size: int = 112) -> Imported:
+def read(
+    source: Path,
+    model: str = "auto",
+    members: str = "students",
+    frames: int = 32,
+    size: int = 112,
+    crop: str = "five_point",
+) -> Imported:
     """An original file, folder or archive as one of our checkpoints.
 
     Args:
@@ -64,6 +71,7 @@ def read(source: Path, model: str = "auto", members: str = "students", frames: i
         members: "students", "teacher", or "student_0" ... of a folder with several.
         frames: window of the CNN-RNN: 32 (released), 16 or 8; picks the tuned thresholds.
         size: face size in pixels: 112 (released) or 224.
+        crop: how faces are cut, "five_point" (as the original's script) or "openface" (as its interface).
 
     Raises:
         UserError: no such files, more than one candidate, or names and shapes that do not fit.
@@ -71,6 +79,8 @@ def read(source: Path, model: str = "auto", members: str = "students", frames: i
     with tempfile.TemporaryDirectory() as scratch:
         files = find_members(unpack(source, Path(scratch)), model, members, frames)
         states = {name: strip_prefix(load_state(path)) for name, path in files.items()}
+    if crop not in ("five_point", "openface"):
+        raise UserError(f"crop must be five_point or openface, not {crop!r}")
     first = next(iter(states.values()))
     temporal = any(".GRU_layer." in k for k in first)
     if (model == "rnn" and not temporal) or (model == "cnn" and temporal):
@@ -78,6 +88,7 @@ def read(source: Path, model: str = "auto", members: str = "students", frames: i
     if temporal and frames not in THRESHOLDS:
         raise UserError(f"the CNN-RNN has windows of 32, 16 or 8 frames, not {frames}")
     config = fg2020(backbone_of(first, source), tuple(states), frames if temporal else 0, size)
+    config = dataclasses.replace(config, input=dataclasses.replace(config.input, template=crop))
     return assemble(config, states, source.name)
 
 
@@ -89,7 +100,8 @@ def assemble(config: FG2020Config, states: dict[str, dict[str, Tensor]], source:
         tensors = rename_member(state, config, dropped, f"{source}: {name}")
         cnns.append({k: v for k, v in tensors.items() if not k.startswith("temporal.")})
         heads.append({k.removeprefix("temporal."): v for k, v in tensors.items() if k.startswith("temporal.")})
-    notes = [f"members: {', '.join(states)}", "faces: 112 pixels, five-point alignment; only the middle 5/6 is seen"]
+    face = f"{config.input.size[0]} pixels, aligned as {config.input.template}"
+    notes = [f"members: {', '.join(states)}", f"faces: {face}; only the middle 5/6 is seen"]
     if config.frames and len(cnns) > 1 and all(_equal(cnns[0], other) for other in cnns[1:]):
         config, cnns = dataclasses.replace(config, shared_cnn=True), cnns[:1]
         notes.append("all members have the same CNN: it is stored and run once")
