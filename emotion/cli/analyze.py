@@ -6,6 +6,7 @@ import argparse
 import glob
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,6 +29,7 @@ BATCH_PIXELS = 50_000_000  # or fewer, once they have this many pixels (150 MB)
 
 def run(args: argparse.Namespace) -> int:
     """The command. A picture that cannot be read is reported and the rest goes on; the exit code is then 2."""
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # read_image refuses what is too large itself
     paths, errors = _expand(args.paths)
     for error in errors:
         report(error)
@@ -102,14 +104,13 @@ def _stems(paths: list[Path], folder: Path) -> dict[Path, str]:
     Taken means: by another picture of this run (also on file systems that ignore case), or because the annotated
     picture would replace one that is not of our making: an input, or one without a .json beside it.
     """
-    inputs = {path.resolve() for path in paths}
     stems: dict[Path, str] = {}
-    taken: set[str] = set()
+    home = folder.resolve()
+    taken = {p.stem.casefold() for p in paths if p.suffix.lower() == ".png" and p.parent.resolve() == home}
 
     def free(stem: str) -> bool:
-        drawn, document = folder / f"{stem}.png", folder / f"{stem}.json"
-        ours = not drawn.exists() or (document.exists() and drawn.resolve() not in inputs)
-        return ours and stem.casefold() not in taken
+        foreign = (folder / f"{stem}.png").exists() and not (folder / f"{stem}.json").exists()
+        return not foreign and stem.casefold() not in taken
 
     for path in paths:
         stem, number = path.stem, 1

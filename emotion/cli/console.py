@@ -19,9 +19,10 @@ def report(error: UserError) -> None:
 
 
 def show(*parts: RenderableType) -> None:
-    """Print tables and lines to stdout; text is printed as it is, without rich's markup."""
-    width = None if sys.stdout.isatty() else 120
-    Console(markup=False, highlight=False, emoji=False, width=width).print(*parts, sep="\n")
+    """Print tables and lines to stdout; text is printed as it is, without rich's markup and line breaks."""
+    console = Console(markup=False, highlight=False, emoji=False, width=None if sys.stdout.isatty() else 120)
+    for part in parts:
+        console.print(part, soft_wrap=isinstance(part, str))
 
 
 def table(*headers: str) -> Table:
