@@ -79,7 +79,7 @@ class MTCNN:
     CANDIDATES, REFINED = 0.6, 0.7  # thresholds of the first two networks, as published
     PYRAMID = 0.709  # ratio of neighbouring scales: half the area
     CELL = 12  # side of the first network's window
-    BATCH = 16  # pictures at a time, to bound memory
+    BATCH = 8  # pictures at a time, to bound memory (at most 0.5 GB)
 
     def __init__(
         self,
