@@ -57,7 +57,8 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("paths", nargs="+", metavar="PATH", help="picture, folder (with its sub-folders) or pattern")
     sub.add_argument("--model", default=registry.DEFAULT, metavar="NAME|FOLDER", help="default: %(default)s")
     sub.add_argument("-o", "--output", type=Path, metavar="DIR", help="write .json, .csv and an annotated .png here")
-    sub.add_argument("--faces", choices=("all", "largest"), default="all", help="default: %(default)s")
+    which = ("all", "largest", "closest-to-centre")  # as faces.SELECTIONS
+    sub.add_argument("--faces", choices=which, default="all", help="default: %(default)s")
     sub.add_argument("--json", action="store_true", help="print one JSON document per picture, each on one line")
     sub.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps ...; default: %(default)s")
 

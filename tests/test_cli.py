@@ -15,14 +15,15 @@ import jsonschema
 import numpy as np
 import pytest
 import torch
-from emotion.predict import FacePredictor
 from PIL import Image
 
 from emotion import __version__, hub, registry
 from emotion.__main__ import main
 from emotion.cli import analyze as analyze_command
+from emotion.faces import SELECTIONS
 from emotion.models import esr
 from emotion.models.base import FaceInput
+from emotion.predict import FacePredictor
 from tests.test_importers import network, originals, write
 from tests.test_outputs import SCHEMA
 
@@ -104,14 +105,16 @@ def test_files_of_a_photo(checkpoint: str, tmp_path: Path, capsys: pytest.Captur
         assert np.asarray(drawn).tolist() != np.asarray(original.convert("RGB")).tolist()
 
 
-def test_largest_face_only(checkpoint: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_face_only(checkpoint: str, capsys: pytest.CaptureFixture[str]) -> None:
     found = []
-    for faces in ("all", "largest"):
+    for faces in SELECTIONS:
         argv = ["analyze", str(MEDIA / "group_tennis.jpg"), "--model", checkpoint, "--json", "--faces", faces]
         assert main(argv) == 0
         found.append(documents(capsys.readouterr().out)[0]["frames"][0]["faces"])
+    assert SELECTIONS == ("all", "largest", "closest-to-centre")
     area = [(f["box"][2] - f["box"][0]) * (f["box"][3] - f["box"][1]) for f in found[0]]
     assert len(found[0]) > 3 and found[1] == [found[0][int(np.argmax(area))]]
+    assert len(found[2]) == 1 and found[2][0] in found[0]
 
 
 def test_no_face_is_a_result(checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,6 @@ import torch
 from PIL import Image
 from rich.console import RenderableType
 
-from emotion import hub
 from emotion.cli.console import report, show, table
 from emotion.draw import overlay
 from emotion.errors import UserError
@@ -34,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     for error in errors:
         report(error)
     stems = {} if args.output is None else _stems(paths, args.output)
-    predictor = FacePredictor(hub.load(args.model, _device(args.device))) if paths else None
+    predictor = FacePredictor(args.model, which=args.faces, device=_device(args.device)) if paths else None
     failed = len(errors)
     for pictures, unreadable in _batches(paths):
         for error in unreadable:
@@ -42,8 +41,6 @@ def run(args: argparse.Namespace) -> int:
         failed += len(unreadable)
         results = predictor.images(list(pictures.values()), [_printable(path.name) for path in pictures])
         for (path, picture), result in zip(pictures.items(), results, strict=True):
-            if args.faces == "largest" and len(result):
-                result = result[int(result.faces.areas.argmax())]
             if args.output is not None:
                 _save(result, picture, args.output, stems[path])
             if args.json:
