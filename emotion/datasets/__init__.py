@@ -77,7 +77,7 @@ class Samples:
         return digest.hexdigest()
 
 
-READERS = ("ferplus", "diffusionfer")
+READERS = ("ferplus", "diffusionfer", "affectnet", "ckplus")
 
 
 def reader(name: str) -> Any:

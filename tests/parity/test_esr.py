@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from torch.utils.data import DataLoader
 
 from emotion import explain, exports, faces, hub, importers, labels, sampling
-from emotion.datasets import Samples, ferplus
+from emotion.datasets import Samples, affectnet, ckplus, ferplus
 from emotion.errors import UserError
 from emotion.models import esr
 from tests.parity import common
@@ -224,6 +224,36 @@ def test_ferplus_counts(stored, version):
             assert np.bincount(data.classes(), minlength=8).tolist() == wanted
 
 
+def test_affectnet_names():
+    for row in common.load("esr", "affectnet_names.json"):
+        name = affectnet.file_name(row["id"], row["expression"], row["valence"], row["arousal"])
+        assert name == row["name"]
+        number, expression, *affect = affectnet.parse_name(name)
+        assert (number, expression, affect) == (row["id"], row["expression"], row["parsed"])
+        usable = expression < len(labels.AFFECTNET)
+        assert (expression if usable else -1) == row["discrete_label"]
+        assert (affectnet.quadrants(np.array([affect]))[0] if usable else -1) == row["quadrant"]
+
+
+def test_ck_folds(tmp_path):
+    fixture = common.load("esr", "ck_folds.json")
+    for sequence in fixture["tree"]:
+        subject, number, count = (sequence[k] for k in ("subject", "sequence", "frames"))
+        frames = tmp_path / ckplus.IMAGES / subject / number
+        frames.mkdir(parents=True)
+        for k in range(1, count + 1):
+            (frames / f"{subject}_{number}_{k:08d}.png").touch()
+        emotion = tmp_path / ckplus.EMOTION / subject / number
+        emotion.mkdir(parents=True)
+        if sequence["label"] is not None:
+            file = emotion / f"{subject}_{number}_{count:08d}_emotion.txt"
+            file.write_text(f"   {sequence['label']:.7e}\n")
+    splits = {"test": "test", "validation": "valid", "training": "train"}
+    for part in fixture["sets"]:
+        data = ckplus.load(tmp_path, splits[part["set"]], part["fold"], part.get("branch", 0), neutral="fourth-last")
+        assert sorted([i, int(c)] for i, c in zip(data.ids, data.classes())) == part["samples"]
+
+
 # -- training --------------------------------------------------------------------------------------------------------
 
 
@@ -305,7 +335,8 @@ def test_train_steps(case, imported, tmp_path):
     if "labels" in case:
         targets = [{"expression": one_hot(row)} for row in case["labels"]]
     else:
-        targets = [{"valence_arousal": torch.from_numpy(common.array([4, 2], s, -1, 1))} for s in case["target_seeds"]]
+        shape = [case["inputs"][0]["shape"][0], 2]
+        targets = [{"valence_arousal": torch.from_numpy(common.array(shape, s, -1, 1))} for s in case["target_seeds"]]
     # the loop feeds levels 0 to 255
     batches = [(torch.from_numpy(common.make_input(x)) * 255, t) for x, t in zip(case["inputs"], targets)]
     trainee = Steps(model, phase, batches, "every module in training mode" in case["what"])
