@@ -157,6 +157,22 @@ def test_candidates_everywhere_do_no_harm(shape):
     assert_sound(result, picture)
 
 
+def test_candidates_outside_the_picture_are_dropped_with_their_rows(mtcnn):
+    """The package's own driver mixes up rows here and fails."""
+    batch = torch.zeros(2, 3, 50, 60)
+    batch[1] = 255
+    corners = [[-50, -50, -10, -10], [5, 5, 30, 30], [70, 5, 90, 25], [5, 60, 25, 80], [40, 30, 90, 80]]
+    boxes, owner = torch.tensor([[*c, 0.9] for c in corners]), torch.tensor([0, 1, 1, 0, 0])
+    kept, owners, (moves, probability) = mtcnn._look(batch, boxes, owner, 24, mtcnn._rnet)
+    assert kept.tolist() == boxes[[1, 4]].tolist() and owners.tolist() == [1, 0]
+    white, black = probability.unbind()
+    for level, row in ((255, white), (0, black)):
+        flat = torch.full((1, 3, 24, 24), (level - 127.5) / 128)
+        torch.testing.assert_close(row, mtcnn._rnet(flat)[1][0], atol=1e-5, rtol=0)
+    nothing, owners, (moves, probability) = mtcnn._look(batch, boxes[:1], owner[:1], 24, mtcnn._rnet)
+    assert len(nothing) == len(owners) == len(moves) == len(probability) == 0
+
+
 def test_threshold_and_smallest_face(pictures, found):
     ribbon = pictures["scene_ribbon.jpg"]
     strict, large = faces.MTCNN(threshold=0.999), faces.MTCNN(min_face=60)
