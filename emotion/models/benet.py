@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import torch
 from timm.models.hrnet import HighResolutionModule
@@ -217,7 +218,7 @@ class VectorHead(nn.Module):
         super().__init__()
         widths = [width * 2**b for b in range(4)]
         self.increase = nn.ModuleList(HeadBlock(w, w, attn_layer=Attention) for w in widths)
-        self.reduce = nn.ModuleList(conv_bn_relu(a, b, stride=2, bias=True) for a, b in zip(widths, widths[1:]))
+        self.reduce = nn.ModuleList(conv_bn_relu(a, b, stride=2, bias=True) for a, b in pairwise(widths))
         self.final = nn.Sequential(nn.Conv2d(widths[3], widths[2], 1), nn.BatchNorm2d(widths[2]), nn.ReLU())
         self.classifier = nn.Sequential(nn.Linear(widths[2], widths[1]), nn.ReLU(), nn.Linear(widths[1], outputs))
 

@@ -68,7 +68,7 @@ def _taps(n: int, scale: float, shift: float, length: int) -> tuple[list[np.ndar
     first = np.floor(at).astype(int)
     fraction = (at - first).astype(np.float32)
     index = [first, first + 1]
-    weight = [np.where((0 <= i) & (i < length), w, np.float32(0)) for i, w in zip(index, (1 - fraction, fraction))]
+    weight = [np.where((i >= 0) & (i < length), w, np.float32(0)) for i, w in zip(index, (1 - fraction, fraction))]
     return [i.clip(0, length - 1) for i in index], weight
 
 
@@ -148,7 +148,9 @@ DEFAULT = Decoding()
 PUBLISHED = Decoding(people=15, published=True)
 
 
-def merge(logits: dict[str, Tensor], mirrored: dict[str, Tensor] | None = None, halved: slice | None = None) -> Merged:
+def merge(
+    logits: dict[str, Tensor], mirrored: dict[str, Tensor] | None = None, affect_from: int | None = None
+) -> Merged:
     """One map per quantity from both scales and, where given, from the mirrored picture.
 
     Heatmap and emotions are means of probabilities, sizes means of pixels of the half-resolution map (the original's
@@ -157,8 +159,8 @@ def merge(logits: dict[str, Tensor], mirrored: dict[str, Tensor] | None = None, 
     Args:
         logits: outputs of `BENet.forward`.
         mirrored: outputs for the left-right mirrored pictures.
-        halved: emotion maps of which the original takes one and a half times the half of the unmirrored map only,
-            where its mirrored continuous values were overwritten (published mode; no published model has such maps).
+        affect_from: published mode: index of the first continuous map; the original overwrites the mirrored ones, so
+            that these maps become three quarters of the unmirrored ones.
     """
     merged = {name: _merge_scales(logits, name) for name in ("heatmap", "size", "bu") if f"{name}0" in logits}
     merged |= {name: logits[name].float().sigmoid() for name in ("pc", "bg", "fusion") if name in logits}
@@ -166,8 +168,8 @@ def merge(logits: dict[str, Tensor], mirrored: dict[str, Tensor] | None = None, 
         return merged
     other = merge(mirrored)
     both = {k: (v + (other[k].flip(-1) if v.dim() == 4 else other[k])) / 2 for k, v in merged.items()}
-    if halved is not None:
-        both["bu"][:, halved] = merged["bu"][:, halved] * 0.75
+    if affect_from is not None:
+        both["bu"][:, affect_from:] = merged["bu"][:, affect_from:] * 0.75
     return both
 
 
@@ -308,12 +310,16 @@ def tasks(values: np.ndarray, config: BENetConfig) -> dict[str, Task]:
 
 def read_out(merged: Merged, frame: Frame, boxes: np.ndarray, picture: int = 0) -> np.ndarray:
     """Emotion probabilities [P, K] at the centres of known boxes [P, 4] (pixels of the picture)."""
+    maps = merged["bu"][picture : picture + 1]
+    at = torch.from_numpy(positions(frame, boxes)).to(maps.device)
+    return sample(maps, at[None, :, 0], at[None, :, 1], frame.size)[0].cpu().numpy()
+
+
+def positions(frame: Frame, boxes: np.ndarray) -> np.ndarray:
+    """Network pixels (x, y), int64 [P, 2], at which the emotions of known boxes are read."""
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
     centre = ((boxes[:, :2] + boxes[:, 2:]) / 2).astype(int)
-    at = torch.from_numpy(frame.forward(centre).astype(int).clip(0, np.array(frame.size) - 1))
-    maps = merged["bu"][picture : picture + 1]
-    at = at.to(maps.device)
-    return sample(maps, at[None, :, 0], at[None, :, 1], frame.size)[0].cpu().numpy()
+    return frame.forward(centre).astype(int).clip(0, np.array(frame.size) - 1)
 
 
 def centres(frame: Frame, boxes: np.ndarray, stride: int) -> np.ndarray:
