@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from emotion import draw
+from emotion.draw import percent
 from emotion.explain import Maps
 from emotion.outputs import Result, Task
 from emotion.ui import pieces, plots
@@ -20,16 +21,14 @@ def title(result: Result, face: int) -> str:
 
 def _prediction(task: Task, face: int) -> str:
     choice = int(task.choice[face])
-    return f"{task.labels[choice]} {plots.percent(float(task.values[face, choice]))}"
+    return f"{task.labels[choice]} {percent(float(task.values[face, choice]))}"
 
 
 def readout(result: Result, face: int) -> str:
     """Everything predicted for a face, as HTML."""
     expression, affect, units = (result.tasks.get(t) for t in ("expression", "valence_arousal", "action_units"))
     where = f"Face {face + 1} of {len(result)}"
-    parts = [
-        f'<p class="em-text">{where}, detected with {plots.percent(float(result.faces.scores[face]))} confidence</p>'
-    ]
+    parts = [f'<p class="em-text">{where}, detected with {percent(float(result.faces.scores[face]))} confidence</p>']
     if expression is not None:
         label = expression.labels[expression.choice[face]]
         parts.insert(0, f'<h2 class="em-big">{plots.swatch(label, _prediction(expression, face))}</h2>')
@@ -73,7 +72,7 @@ def explanation(maps: Maps, labels: tuple[str, ...], portrait: np.ndarray) -> st
     grid = [
         _figure(
             f"Branch {b + 1}: evidence for {label}",
-            f"{b + 1} · {plots.percent(float(p[0]))}",
+            f"{b + 1} · {percent(float(p[0]))}",
             crop,
             _heat(m[0], portrait),
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,13 @@ import numpy as np
 from emotion import draw
 from emotion.errors import UserError
 from emotion.explain import Maps, grad_cam
+from emotion.faces import crop
 from emotion.media import read_image
 from emotion.outputs import Result
 from emotion.ui import face, pieces
 from emotion.ui.theme import KEPT_SECONDS
 
+PORTRAIT_SIDE = 192  # pixels
 EXAMPLES = Path(__file__).parent / "examples"
 # File, caption, what is to be seen, licence; sources in examples/LICENSES.md.
 EXAMPLE_ROWS = (
@@ -51,12 +53,14 @@ class View:
         result: the prediction.
         picture: uint8 [H, W, 3], the picture, reduced to `pieces.WORKING_SIDE`.
         crops: uint8 [N, h, w, 3], the faces as the model saw them.
+        portraits: uint8 [N, H', W', 3], the same regions at a size for people.
         model: which model of the page it was.
     """
 
     result: Result
     picture: np.ndarray
     crops: np.ndarray
+    portraits: np.ndarray
     model: str
 
     def face_at(self, x: float, y: float) -> int:
@@ -78,11 +82,14 @@ def look(models: pieces.Models, path: str, model: str) -> Iterator[str | View]:
     if not models.is_loaded(model):
         yield f"Loading {model}…"
     predictor = models.predictor(model)
-    yield "Finding faces and reading their expressions…"
-    result = predictor.image(picture, source=Path(path).name)
-    if len(result):
-        yield "Drawing…"
-    yield View(result, pieces.reduced(picture), predictor.crops(picture, result.faces), model)
+    yield "Finding faces…"
+    (faces,) = predictor.detect([picture])
+    yield f"Reading {_count(len(faces))}…"
+    result = predictor.image(picture, source=Path(path).name, faces=faces)
+    spec = predictor.model.config.input
+    large = replace(spec, size=tuple(PORTRAIT_SIDE * n // max(spec.size) for n in spec.size))
+    crops = predictor.crops(picture, result.faces)
+    yield View(result, pieces.reduced(picture), crops, crop(picture, result.faces, large), model)
 
 
 def explain(models: pieces.Models, view: View, n: int) -> Maps:
@@ -102,7 +109,7 @@ def details(models: pieces.Models, view: View, n: int) -> str:
     if "expression" in view.result.tasks:
         try:
             labels = view.result.tasks["expression"].labels
-            parts.append(face.explanation(explain(models, view, n), labels, view.crops[n]))
+            parts.append(face.explanation(explain(models, view, n), labels, view.portraits[n]))
         except UserError as problem:
             parts.append(pieces.note("No explanation", str(problem)))
     return "".join([*parts, face.branches(view.result, n)])
@@ -114,7 +121,7 @@ class ImageTab:
     def __init__(self, models: pieces.Models, model: gr.Dropdown) -> None:
         self.models = models
         self.view = gr.State(None, time_to_live=2 * KEPT_SECONDS)
-        with gr.Row(equal_height=False):
+        with gr.Row(equal_height=False, elem_id="em-columns"):
             with gr.Column(scale=7, min_width=320, elem_id="em-stage"):
                 self._stage()
             with gr.Column(scale=5, min_width=320, elem_id="em-readout"):
@@ -124,8 +131,10 @@ class ImageTab:
         self._events(model)
 
     def _stage(self) -> None:
-        sources = ["upload", "webcam", "clipboard"]
-        self.picture = pieces.Picture(label="Picture", sources=sources, height=420, elem_id="em-picture", buttons=[])
+        self.picture = pieces.picture_input(
+            label="Picture", sources=["upload", "webcam", "clipboard"], height=420, buttons=[], elem_id="em-picture",
+            placeholder="Drop a photo here, or click to choose one",
+        )  # fmt: skip
         self.hero = gr.Image(
             label="Click a face", interactive=False, visible=False, format="jpeg", buttons=["fullscreen"],
             elem_id="em-hero",
@@ -156,9 +165,12 @@ class ImageTab:
             return
         try:
             for step in look(self.models, path, model):
-                yield self._shown(step) if isinstance(step, View) else {self.message: pieces.busy(step)}
+                yield self._shown(step) if isinstance(step, View) else self._say(pieces.busy(step))
         except UserError as problem:
             yield self._failed(str(problem))
+        except Exception:
+            yield self._failed("an error in this program; the server's log has the details")
+            raise
 
     def example(self, model: str, event: gr.EventData) -> Iterator[dict[Any, Any]]:
         """Run the model on an example."""
@@ -177,28 +189,28 @@ class ImageTab:
     def click(self, view: View | None, event: gr.SelectData) -> dict[Any, Any]:
         """Show the details of the face that was clicked in the picture."""
         if view is not None and not len(view.result):
-            return {self.message: NO_FACE}
+            return {self.view: view}
         return self.choose(view, 0 if view is None else view.face_at(*event.index))
 
-    def reset(self) -> dict[Any, Any]:
+    def reset(self, message: str = EMPTY) -> dict[Any, Any]:
         """Back to the beginning."""
         return {
             self.view: None,
             self.picture: gr.Image(None, visible=True),
             self.hero: gr.Image(None, visible=False),
+            self.actions: gr.Row(visible=False),
+            **{file: gr.DownloadButton(value=None) for file in self.files},
             self.examples: gr.HTML(visible=True),
-            self.message: EMPTY,
-            **self._without_result(),
+            **self._say(message),
+            self.faces: gr.Radio(visible=False),
+            self.details: "",
         }
 
-    def _without_result(self) -> dict[Any, Any]:
-        hidden = {self.actions: gr.Row(visible=False), self.faces: gr.Radio(visible=False), self.details: ""}
-        return hidden | {file: gr.DownloadButton(value=None) for file in self.files}
-
     def _failed(self, problem: str) -> dict[Any, Any]:
-        shown = {self.picture: gr.Image(visible=True), self.hero: gr.Image(None, visible=False)}
-        shown |= {self.examples: gr.HTML(visible=True), self.message: pieces.error(problem), self.view: None}
-        return self._without_result() | shown
+        return self.reset(pieces.error(problem))
+
+    def _say(self, message: str) -> dict[Any, Any]:
+        return {self.message: gr.HTML(message, visible=bool(message))}
 
     def _shown(self, view: View) -> dict[Any, Any]:
         result = view.result
@@ -214,7 +226,7 @@ class ImageTab:
             self.actions: gr.Row(visible=True),
             **{file: gr.DownloadButton(value=path) for file, path in zip(self.files, paths)},
             self.examples: gr.HTML(visible=False),
-            self.message: _notes(result) if count else NO_FACE,
+            **self._say(_notes(result) if count else NO_FACE),
             self.faces: gr.Radio(faces, value=0, label=f"{_count(count)}, largest first", visible=count > 1),
             self.details: details(self.models, view, 0) if count else "",
         }
@@ -269,7 +281,7 @@ def endpoint(models: pieces.Models) -> None:
             raise gr.Error(str(problem), print_exception=False) from problem
 
     with gr.Row(visible=False):
-        inputs = [pieces.Picture(label="image"), gr.Textbox(models.names[0], label="model")]
+        inputs = [pieces.picture_input(label="image"), gr.Textbox(models.names[0], label="model")]
         gr.Button().click(
             analyze_image, inputs, gr.JSON(label="result"), api_name="analyze_image", concurrency_id="model"
         )

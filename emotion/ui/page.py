@@ -45,7 +45,7 @@ def build(offered: Models) -> gr.Blocks:
                 gr.Dropdown(value=name) if name in offered.names else gr.skip(),
             )
 
-        page.load(from_url, None, [tabs, model], api_visibility="private", show_progress="hidden")
+        page.load(from_url, None, [tabs, model], queue=False, show_progress="hidden", api_visibility="private")
     return page
 
 
@@ -58,7 +58,9 @@ def launch(offered: Models, host: str = "127.0.0.1", port: int | None = None, mc
         server_port=port,
         theme=theme.theme(),
         css=theme.CSS,
+        quiet=True,
         share=False,
+        allowed_paths=[str(image.EXAMPLES)],
         run_history=False,
         show_error=True,
         max_file_size=MAX_UPLOAD,

@@ -13,6 +13,7 @@ from typing import Any
 import gradio as gr
 import numpy as np
 from gradio.processing_utils import save_bytes_to_cache
+from gradio.utils import get_upload_folder
 from PIL import Image
 
 from emotion import hub, registry
@@ -61,19 +62,11 @@ class Models:
             return self._loaded[name]
 
 
-class Picture(gr.Image):
+def picture_input(**options: Any) -> gr.Image:
     """An image input that hands over the file as it was uploaded; reading it, and saying what is wrong, is ours."""
-
-    is_template = True  # the browser side is gr.Image's
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(type="filepath", image_mode=None, **options)
-
-    def preprocess(self, payload: Any) -> str | None:
-        """The uploaded file's path."""
-        if payload is None or payload.path is None:
-            return super().preprocess(payload)
-        return payload.path
+    component = gr.Image(type="filepath", **options)
+    component.preprocess = lambda upload: None if upload is None else upload.path
+    return component
 
 
 def note(title: str, text: str = "") -> str:
@@ -120,4 +113,4 @@ def data_uri(picture: np.ndarray) -> str:
 
 def download(name: str, content: bytes) -> str:
     """Put a file where the page can serve it until the cache is cleared; returns its path."""
-    return save_bytes_to_cache(content, name, gr.DownloadButton.GRADIO_CACHE)
+    return save_bytes_to_cache(content, name, get_upload_folder())

@@ -11,6 +11,7 @@ from html import escape
 import numpy as np
 
 from emotion import draw
+from emotion.draw import percent
 from emotion.labels import ACTION_UNIT_NAMES
 from emotion.outputs import Task
 
@@ -20,11 +21,6 @@ KINDS = {
     "aleatoric": "ambiguity that each branch sees in the face itself",
     "epistemic": "disagreement between the branches",
 }
-
-
-def percent(value: float) -> str:
-    """A share in [0, 1] in per cent; 0.4 % and less stays visible as "<1 %"."""
-    return "<1 %" if 0 < value < 0.005 else f"{value:.0%}".replace("%", " %")
 
 
 def signed(value: float) -> str:

@@ -12,6 +12,10 @@ PRIVACY = (
     "nothing certain about what somebody feels. Not for medical, hiring, policing or surveillance use."
 )
 
+ACCENT = gr.themes.Color(
+    c50="#eff7fb", c100="#d9ecf4", c200="#b5d9e9", c300="#8dc8e0", c400="#6fbfe0", c500="#0f6b8f",
+    c600="#0f6b8f", c700="#0c5876", c800="#0a465e", c900="#08364a", c950="#052533", name="accent",
+)  # fmt: skip
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif")
 MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "Liberation Mono", "monospace")
 
@@ -19,12 +23,20 @@ MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "Liberation Mono"
 def theme() -> gr.themes.Base:
     """Gradio's base theme with quiet surfaces; every font is the system's, so nothing is fetched."""
     return gr.themes.Base(
-        primary_hue=gr.themes.colors.cyan,
+        primary_hue=ACCENT,
+        secondary_hue=ACCENT,
         neutral_hue=gr.themes.colors.zinc,
         radius_size=gr.themes.sizes.radius_sm,
         font=FONTS,
         font_mono=MONO,
     ).set(
+        color_accent="#0f6b8f",
+        color_accent_soft_dark="#16303b",
+        input_background_fill="#ffffff",
+        input_background_fill_dark="#191b1e",
+        input_border_color="#c9cdd3",
+        input_border_color_dark="#3c4046",
+        input_border_width="1px",
         body_background_fill="#ffffff",
         body_background_fill_dark="#111214",
         body_text_color="#1b1d21",
@@ -57,9 +69,10 @@ def theme() -> gr.themes.Base:
 
 CSS = """
 :root { --em-accent: #0f6b8f; --em-bad: #a3260f; --em-bad-fill: #fdf3f0; }
-.dark { --em-accent: #6fbfe0; --em-bad: #ff9d85; --em-bad-fill: #2a1814; }
-.gradio-container { max-width: 1232px !important; padding: 20px 16px 32px !important; font-size: 14px;
-  font-variant-numeric: tabular-nums; }
+.dark { --color-accent: #6fbfe0; --em-accent: #6fbfe0; --em-bad: #ff9d85; --em-bad-fill: #2a1814; }
+.gradio-container { width: 100%; max-width: 1232px !important; margin: 0 auto !important; font-size: 14px;
+  padding: 20px 16px 32px !important; font-variant-numeric: tabular-nums; }
+.gradio-container main { padding: 0 !important; }
 .gradio-container, .gradio-container .prose { line-height: 1.45; }
 .gradio-container :is(button, input, a, summary, [tabindex]):focus-visible,
 .gradio-container label:has(input:focus-visible) { outline: 2px solid var(--em-accent) !important;
@@ -69,15 +82,22 @@ CSS = """
 #em-header { align-items: end; gap: 24px; border: 0; }
 #em-title h1 { font-size: 20px; font-weight: 650; margin: 0 0 2px; letter-spacing: -0.01em; }
 #em-title p { margin: 0; color: var(--body-text-color-subdued); }
-#em-model { max-width: 320px; border: 0; padding: 0; }
+#em-header { flex-wrap: nowrap; }
+#em-header > :first-child { flex: 1 1 auto; }
+#em-header > :last-child { flex: 0 1 300px; min-width: 0 !important; border: 0; background: none; }
+#em-model { border: 0; padding: 0; }
+#em-columns { gap: 32px; }
+.gradio-container .html-container { padding: 0; }
+.gradio-container footer :is(img, .divider) { display: none; }
 #em-stage { position: sticky; top: 12px; align-self: flex-start; }
 #em-hero img { cursor: pointer; }
 #em-hero, #em-picture { background: var(--background-fill-secondary); }
 #em-actions { gap: 8px; }
-#em-actions > * { flex: 0 0 auto; min-width: 0; width: auto; padding: 6px 12px; font-size: 14px; font-weight: 500; }
+#em-actions > * { flex: 0 0 auto; min-width: 0; width: auto; padding: 6px 12px; font-size: 14px; font-weight: 500;
+  background: var(--button-secondary-background-fill); }
 
-.em-heading { font-size: 16px; font-weight: 600; margin: 20px 0 8px; }
-.em-heading:first-child { margin-top: 0; }
+.em-heading { font-size: 16px; font-weight: 600; margin: 0 0 8px; }
+#em-details section { margin-top: 22px; }
 .em-big { font-size: 20px; font-weight: 600; margin: 0 0 2px; }
 .em-text { margin: 0 0 8px; color: var(--body-text-color-subdued); }
 .em-note { padding: 14px 16px; border: 1px solid var(--border-color-primary); border-radius: 6px; }
@@ -139,15 +159,16 @@ CSS = """
 .em-scale { display: flex; align-items: center; gap: 6px; color: var(--body-text-color-subdued); }
 .em-scale i { width: 96px; height: 10px; border-radius: 2px; }
 
-.em-examples { display: grid; grid-template-columns: repeat(auto-fill, minmax(96px, 1fr)); gap: 10px; }
-.em-examples button { padding: 0; border: 0; background: none; text-align: left; cursor: pointer; font-size: 14px;
-  color: var(--body-text-color); border-radius: 6px; }
+.em-examples { display: grid; grid-template-columns: repeat(auto-fill, minmax(104px, 1fr)); gap: 12px;
+  align-items: start; }
+.em-examples button { padding: 0; font-size: 14px; font-weight: 400; text-align: left; cursor: pointer; border: 0;
+  background: none; color: var(--body-text-color); border-radius: 6px; }
 .em-examples img { display: block; width: 100%; height: 84px; object-fit: cover; border-radius: 6px; margin: 0 0 4px;
   border: 1px solid var(--border-color-primary); }
 .em-examples button:hover img { border-color: var(--em-accent); }
 .em-examples small { display: block; font-size: 14px; color: var(--body-text-color-subdued); }
 
-#em-faces { border: 0; padding: 0; }
+#em-readout .form, #em-faces { border: 0; padding: 0; background: none; }
 #em-faces .wrap { gap: 6px; max-height: 148px; overflow-y: auto; padding: 3px; }
 #em-faces label { padding: 3px 10px; font-size: 14px; box-shadow: none; }
 #em-faces label span { margin: 0; } #em-faces input { position: absolute; opacity: 0; pointer-events: none; }
@@ -169,9 +190,13 @@ CSS = """
 .em-footer { color: var(--body-text-color-subdued); max-width: 76ch; margin-top: 24px; }
 
 @media (max-width: 760px) {
-  #em-stage { position: static; }
+  #em-columns { flex-direction: column; flex-wrap: nowrap; }
+  #em-stage { display: contents; }
+  #em-examples { order: 1; }
+  #em-picture { height: 300px !important; }
   #em-header { flex-direction: column; align-items: stretch; gap: 10px; }
-  #em-model { max-width: none; }
+  #em-header > :last-child { flex: none; }
+  #em-columns { gap: 20px; }
   .em-pair { grid-template-columns: 1fr; }
 }
 """
