@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -215,6 +216,19 @@ class AVFusion(nn.Module):
             return like.new_zeros(len(like), *shape)
         noise = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))  # the same for every clip
         return noise.to(like).expand(len(like), *noise.shape[1:])
+
+    def inputs(self, features: np.ndarray | None, visual: np.ndarray | None) -> Clips:
+        """A batch from what was measured.
+
+        Args:
+            features: raw sound features [B, coefficients, columns], of `avfusion_audio.mfcc`.
+            visual: face crops uint8 [B, T, H, W, 3], RGB, or measurements [B, T, V].
+        """
+        audio = None if features is None else self.config.input.audio.tensor(features)
+        if visual is None or self.backbone is None:
+            return Clips(audio, None if visual is None else self.config.input.visual.tensor(visual))
+        crops = self.config.input.visual.tensor(visual.reshape(-1, *visual.shape[2:]))
+        return Clips(audio, crops.unflatten(0, visual.shape[:2]))
 
     def decode(self, logits: dict[str, Tensor]) -> dict[str, Task]:
         """Softmax probabilities, with their normalised entropy as total uncertainty."""

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from emotion import hub, importers
+from emotion import audio, hub, importers
+from emotion.faces import MTCNN
+from emotion.importers.avfusion import original_input
 from emotion.models.avfusion import AVFusion, Clips, distort
+from emotion.models.avfusion_audio import clip_samples, mfcc
+from emotion.models.avfusion_video import FaceStretch, choose_frames, face_stretch, frame_numbers, middle_frames
+from emotion.models.base import AudioInput
+from tests.parity.avfusion_synth import clip_frame, face_frame, two_faces, wav, waveform
 from tests.parity.common import array, assert_close, blocks, cases, load, params, state_dict
 
 METHOD = "avfusion"
@@ -127,6 +135,108 @@ def test_efficientface(case: dict, tmp_path: Path) -> None:
     with torch.inference_mode():
         logits = model(make(case["video"]))["expression"]
     assert_close(logits, load(METHOD, f"{case['name']}.npz")["logits"], case)
+
+
+@pytest.mark.parametrize("case", params(METHOD, kind="audio_features"))
+def test_sound_features(case: dict) -> None:
+    expected = load(METHOD, f"{case['name']}.npz")
+    samples = waveform(**case["waveform"])
+    np.testing.assert_array_equal(samples[: len(expected["wave_head"])], expected["wave_head"])
+    assert_close(mfcc(samples, AudioInput(rate=case["waveform"]["sr"])), expected["mfcc"], case)
+
+
+@pytest.mark.parametrize("case", params(METHOD, kind="audio_preprocessing"))
+def test_sound_of_a_file(case: dict) -> None:
+    expected, config = load(METHOD, f"{case['name']}.npz"), original_input()
+    sound = audio.read(wav(case["channels"]))
+    resampled = sound.at_rate(config.audio.rate, config.audio.resampler).samples
+    assert len(resampled) == expected["resampled_length"]
+    assert_close(resampled[::29], expected["resampled"], {"rtol": 0, "atol": 1e-5}, "resampled")
+    samples = clip_samples(sound, config)
+    assert_close(samples[::29], expected["croppad"], {"rtol": 0, "atol": 1.01 / 32768}, "cut and rounded")
+    assert_close(mfcc(samples, config.audio), expected["mfcc"], case, "features")
+
+
+@pytest.mark.parametrize("case", params(METHOD, kind="audio_preprocessing"))
+def test_modern_resampling_stays_near(case: dict) -> None:
+    expected, config = load(METHOD, f"{case['name']}.npz"), original_input()
+    config = replace(config, audio=replace(config.audio, resampler="soxr"))
+    sound = audio.read(wav(case["channels"]))
+    resampled = sound.at_rate(config.audio.rate, config.audio.resampler).samples
+    assert len(resampled) == expected["resampled_length"]
+    assert_close(resampled[::29], expected["resampled"], {"rtol": 0, "atol": case["wave_atol_other_resampler"]})
+    difference = np.abs(mfcc(clip_samples(sound, config), config.audio) - expected["mfcc"])
+    assert difference.max() <= case["mfcc_atol_other_resampler"]
+    assert difference.mean() <= case["mfcc_mean_abs_other_resampler"]
+
+
+@pytest.fixture(scope="module")
+def detector() -> MTCNN:
+    return MTCNN(threshold=0.7, longest_side=None)
+
+
+@cache
+def crops_of(name: str, detector: MTCNN) -> FaceStretch:
+    """The face crops of a case's clip. Drawing is slow, so frames that must not be chosen are left grey."""
+    (clip,) = (c["clip"] for c in cases(METHOD, kind="face_preprocessing") if c["name"] == name)
+    config, wanted = original_input(), set(load(METHOD, f"{name}.npz")["indices"].tolist())
+    grey = np.full((clip["h"], clip["w"], 3), 128, np.uint8)
+    film = ((n / 30, clip_frame(n, clip) if n in wanted else grey) for n in range(clip["n"]))
+    return face_stretch(choose_frames(film, config), detector, config.visual)
+
+
+@pytest.mark.parametrize("case", params(METHOD, kind="face_preprocessing"))
+def test_faces_of_a_clip(case: dict, detector: MTCNN) -> None:
+    expected = load(METHOD, f"{case['name']}.npz")
+    np.testing.assert_array_equal(frame_numbers(original_input()), expected["indices"])
+    stretch = crops_of(case["name"], detector)
+    present = len(expected["boxes"])
+    found = expected["boxes"][:, 0] >= 0
+    np.testing.assert_array_equal(stretch.found[:present], found)
+    assert not stretch.found[present:].any()
+    np.testing.assert_allclose(stretch.boxes[:present][found], expected["boxes"][found], atol=case["box_atol"])
+    crops = stretch.crops[..., ::-1]  # the original keeps blue first
+    difference = np.abs(crops[:, ::6, ::6].astype(int) - expected["crops"])
+    assert difference.max() <= case["atol"] and difference.mean() <= case["crop_mean_abs"]
+    np.testing.assert_allclose(crops.mean(axis=(1, 2)), expected["means"], atol=case["means_atol"])
+
+
+@pytest.mark.parametrize("case", params(METHOD, kind="face_detection"))
+def test_face_detection(case: dict, detector: MTCNN) -> None:
+    pictures = [face_frame(**f) for f in case["frames"]]
+    pictures.append(two_faces(case["two_faces"]["left"], case["two_faces"]["right"]))
+    for picture, faces, expected in zip(pictures, detector(pictures), case["expected_boxes"], strict=True):
+        height, width = picture.shape[:2]
+        boxes = np.reshape(expected or [], (-1, 2, 2)).clip(0, (width, height)).reshape(-1, 4)  # ours end at the edge
+        np.testing.assert_allclose(faces.boxes, boxes, atol=case["box_atol"])
+
+
+@pytest.mark.parametrize("case", params(METHOD, kind="end_to_end"))
+def test_whole_path(case: dict, detector: MTCNN, tmp_path: Path) -> None:
+    expected = load(METHOD, f"{case['name']}.npz")
+    (voice,) = (c["channels"] for c in cases(METHOD, kind="audio_preprocessing") if c["name"] in case["audio"])
+    config = original_input(case["seq_length"])
+    features = mfcc(clip_samples(audio.read(wav(voice)), config), config.audio)
+    crops = crops_of(case["clip"].removeprefix("clip of "), detector).crops
+    for fusion, atol in case["atol"].items():
+        model = network(case, tmp_path, case["keys"].replace("<fusion>", fusion))
+        with torch.inference_mode():
+            logits = model(model.inputs(features[None], crops[None]))
+        tolerance = {"rtol": case["rtol"], "atol": atol}
+        assert_close(logits["expression"], expected[f"logits_{fusion}"], tolerance, fusion)
+        values = model.decode(logits)["expression"].values
+        assert_close(values, expected[f"probabilities_{fusion}"], tolerance, f"{fusion}, probabilities")
+
+
+@pytest.mark.parametrize("case", params(METHOD, kind="annotations"))
+def test_frame_numbers(case: dict) -> None:
+    for sizes, expected in case["frame_indices"].items():
+        frames, total = (int(part.partition("=")[2]) for part in sizes.split(","))
+        assert middle_frames(frames, total).tolist() == expected
+        film = [(n / 30, n) for n in range(total + 5)]
+        for timing in ("index", "time"):  # the same at 30 frames per second
+            config = replace(original_input(frames), seconds=total / 30 + 1e-6, timing=timing)
+            assert choose_frames(iter(film), config) == expected
 
 
 def test_every_case_is_tested() -> None:
