@@ -33,13 +33,15 @@ class Schedule:
     """Learning-rate factor over a stage.
 
     Attributes:
-        kind: "constant", "step" (times `factor` every `every` epochs) or "cosine" (to zero at the stage's end).
+        kind: "constant", "step" (times `factor` every `every` epochs, or at the start of the epochs `at`, counted from
+            1) or "cosine" (to zero at the stage's end).
         warmup: epochs of linear increase from zero before it.
     """
 
     kind: str = "constant"
     factor: float = 1.0
     every: int = 1
+    at: tuple[int, ...] = ()
     warmup: float = 0.0
 
     def __call__(self, epoch: float, epochs: int) -> float:
@@ -48,7 +50,8 @@ class Schedule:
         if self.kind == "cosine":
             return warm * 0.5 * (1 + math.cos(math.pi * min(epoch / epochs, 1.0)))
         if self.kind == "step":
-            return warm * self.factor ** (int(epoch) // self.every)
+            steps = sum(int(epoch) + 1 >= start for start in self.at) if self.at else int(epoch) // self.every
+            return warm * self.factor**steps
         if self.kind == "constant":
             return warm
         raise UserError(f"unknown schedule {self.kind!r}; known: constant, step, cosine")
@@ -82,8 +85,8 @@ class Settings:
     Attributes:
         seed: of everything random.
         optimizer: "sgd" or "adamw".
-        momentum, nesterov: of SGD.
-        weight_decay: on weight matrices and kernels only; biases and norms have none.
+        momentum, dampening, nesterov: of SGD.
+        weight_decay: on weight matrices and kernels only; biases and norms have none, unless `decay_all`.
         clip: largest gradient norm, 0 for none.
         ema: decay of the weights' moving average, which is what is validated and kept; 0 for none.
         precision: "no", "bf16" or "fp16".
@@ -93,8 +96,10 @@ class Settings:
     seed: int = 0
     optimizer: str = "sgd"
     momentum: float = 0.9
+    dampening: float = 0.0
     nesterov: bool = False
     weight_decay: float = 0.0
+    decay_all: bool = False
     clip: float = 0.0
     ema: float = 0.0
     precision: str = "no"
@@ -238,9 +243,12 @@ def _optimizer(stage: Stage, settings: Settings) -> torch.optim.Optimizer:
         groups.append(
             {"params": [p for p in parameters if p.ndim > 1], "lr": rate, "weight_decay": settings.weight_decay}
         )
-        groups.append({"params": [p for p in parameters if p.ndim <= 1], "lr": rate, "weight_decay": 0.0})
+        rest = settings.weight_decay if settings.decay_all else 0.0
+        groups.append({"params": [p for p in parameters if p.ndim <= 1], "lr": rate, "weight_decay": rest})
     if settings.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=0.0, momentum=settings.momentum, nesterov=settings.nesterov)
+        return torch.optim.SGD(
+            groups, lr=0.0, momentum=settings.momentum, dampening=settings.dampening, nesterov=settings.nesterov
+        )
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=0.0)
     raise UserError(f"unknown optimizer {settings.optimizer!r}; known: sgd, adamw")
