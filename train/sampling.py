@@ -7,16 +7,24 @@ Neurocomputing 163 (2015).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from torch.utils.data import WeightedRandomSampler
 
-from emotion.labels import ABAW
+from emotion.datasets.affwild2_2020 import THINNING, thin
 
-# FG-2020's thinning of Aff-Wild2's expression frames: class, and every which frame index of it is kept.
-FG2020_THINNING = ((ABAW.index("neutral"), 10), (ABAW.index("happiness"), 2), (ABAW.index("sadness"), 2))
+__all__ = [
+    "THINNING",
+    "class_weights",
+    "clone_weights",
+    "grid_cells",
+    "grid_weights",
+    "imbalance",
+    "ml_ros",
+    "multilabel_weights",
+    "sampler",
+    "thin",
+]
 
 
 def imbalance(labels: np.ndarray) -> tuple[np.ndarray, float]:
@@ -113,21 +121,6 @@ def grid_cells(values: np.ndarray, bins: int = 20) -> np.ndarray:
 def grid_weights(values: np.ndarray, bins: int = 20) -> np.ndarray:
     """1 / number of samples in the same cell of `grid_cells`, [N]; 0 for unlabelled samples."""
     return class_weights(grid_cells(values, bins))
-
-
-def thin(classes: np.ndarray, rules: Sequence[tuple[int, int]] = FG2020_THINNING) -> np.ndarray:
-    """Undersampling of frequent classes along a sequence of frames: sorted indices of what is kept.
-
-    Args:
-        classes: [N], in the order of the frames.
-        rules: (class, step): of this class only samples whose position is a multiple of step stay; rules are applied
-            in turn, positions counted anew each time over all that is left.
-    """
-    classes = np.asarray(classes)
-    kept = np.arange(len(classes))
-    for label, step in rules:
-        kept = kept[(classes[kept] != label) | (np.arange(len(kept)) % step == 0)]
-    return kept
 
 
 def sampler(weights: np.ndarray, seed: int = 0) -> WeightedRandomSampler:

@@ -77,7 +77,7 @@ class Samples:
         return digest.hexdigest()
 
 
-READERS = ("ferplus", "diffusionfer", "affectnet", "ckplus")
+READERS = ("ferplus", "diffusionfer", "affectnet", "ckplus", "affwild2_2020", "disfa", "expw", "afewva")
 
 
 def reader(name: str) -> Any:

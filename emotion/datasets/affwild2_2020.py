@@ -1,0 +1,256 @@
+"""Aff-Wild2 as released for the ABAW challenge at FG 2020 (Kollias et al., arXiv 2001.11409).
+
+    annotations/{AU_Set,EXPR_Set,VA_Set}/{Training_Set,Validation_Set}/<video>.txt
+    cropped_aligned/<video>/00001.jpg ...        numbers from 1, with gaps where no face was found
+    {aus,expression,va}_test_set.txt             one video name per line, for the test split
+    videos/batch*/<video>.mp4                    test split only: gives the number of frames
+
+A text file has a line of label names, then one row per video frame; row i (from 0) belongs to picture i + 1. Eight
+0/1 action units (-1: not annotated), one expression 0...6 (-1), or valence and arousal (-5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+from PIL import Image
+
+from emotion import media
+from emotion.datasets import Samples
+from emotion.errors import UserError
+from emotion.labels import ABAW, ABAW1_ACTION_UNITS, VALENCE_AROUSAL
+
+SPLITS = {"train": "Training_Set", "valid": "Validation_Set"}
+
+# The FG-2020 system's thinning of expression frames: class, and every which of its frame positions is kept.
+THINNING = ((ABAW.index("neutral"), 10), (ABAW.index("happiness"), 2), (ABAW.index("sadness"), 2))
+
+
+@dataclass(frozen=True)
+class Part:
+    """One annotation set: its folder, test list, vocabulary, number of columns in the files, and marker."""
+
+    folder: str
+    test: str
+    labels: tuple[str, ...]
+    columns: int
+    marker: float
+
+
+PARTS = {
+    "action_units": Part("AU_Set", "aus_test_set.txt", ABAW1_ACTION_UNITS, 8, -1),
+    "expression": Part("EXPR_Set", "expression_test_set.txt", ABAW, 1, -1),
+    "valence_arousal": Part("VA_Set", "va_test_set.txt", VALENCE_AROUSAL, 2, -5),
+}
+
+
+def load(root: str | Path, split: str = "train", task: str = "expression", published: bool = False) -> Samples:
+    """Labelled frames of one annotation set, video after video in the order of their names.
+
+    A frame is kept when its picture exists and no entry of its row is the marker. Videos without pictures give none.
+
+    Args:
+        root: folder in the layout above.
+        split: "train", "valid" or "test" (frames without labels, every frame of the video, see `fill_gaps`).
+        task: "action_units", "expression" or "valence_arousal".
+        published: thin the training frames as the FG-2020 system: expressions by `THINNING`, valence and arousal to
+            every fifth frame.
+
+    Returns:
+        Samples whose ids are picture paths below `root` and whose groups are videos.
+
+    Raises:
+        UserError: unknown split or task, missing folders, rows that do not parse or are too few for the pictures.
+    """
+    root = Path(root)
+    if task not in PARTS:
+        raise UserError(f"Aff-Wild2 (FG 2020) has {', '.join(PARTS)}, not {task!r}")
+    if split == "test":
+        return _test(root, task)
+    if split not in SPLITS:
+        raise UserError(f"Aff-Wild2 (FG 2020) has the splits train, valid and test, not {split!r}")
+    found = tables(root, split, task)
+    rows = np.concatenate([values for _, values in found.values()])
+    ids = [_picture(video, number) for video, (numbers, _) in found.items() for number in numbers + 1]
+    groups = [video for video, (numbers, _) in found.items() for _ in numbers]
+    samples = _samples(root, split, task, ids, _targets(rows, task), groups)
+    return samples.subset(_published(rows, task)) if published and split == "train" else samples
+
+
+def tables(root: str | Path, split: str, task: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Per video the kept frames: row numbers int64 [n] (from 0) and label rows float64 [n, columns].
+
+    Raises:
+        UserError: as `load`.
+    """
+    part = PARTS[task]
+    folder = Path(root) / "annotations" / part.folder / SPLITS[split]
+    files = sorted(folder.glob("*.txt"))
+    if not files:
+        raise UserError(f"no annotation files in {folder}")
+    out = {}
+    for path in files:
+        rows = _rows(path, part.columns)
+        present = np.array(_present(Path(root), path.stem), np.int64) - 1
+        if len(present) and present[-1] >= len(rows):
+            raise UserError(f"{path} has {len(rows)} rows, but there is picture {present[-1] + 1} of {path.stem}")
+        kept = present[(rows[present] != part.marker).all(axis=1)]
+        out[path.stem] = (kept, rows[kept])
+    if not any(len(numbers) for numbers, _ in out.values()):
+        raise UserError(f"no frame of {folder} has both a label and a picture in {Path(root) / 'cropped_aligned'}")
+    return out
+
+
+def fill_gaps(present: list[int], length: int) -> list[int]:
+    """Picture number for every frame of a test video: a missing one takes the last present, or at first the next.
+
+    Args:
+        present: picture numbers from 1, ascending, not empty.
+        length: frames of the video + 1, as the original counts; with as many pictures, or one more, each is a frame.
+    """
+    if len(present) in (length, length + 1):
+        return list(present)
+    where = np.searchsorted(present, np.arange(1, length + 1), side="right") - 1
+    return [present[max(i, 0)] for i in where]
+
+
+def thin(classes: np.ndarray, rules: Sequence[tuple[int, int]]) -> np.ndarray:
+    """Undersampling of frequent classes along a sequence of frames: sorted indices of what is kept.
+
+    Args:
+        classes: [N], in the order of the frames.
+        rules: (class, step): of this class only frames whose position is a multiple of step stay; rules are applied
+            in turn, positions counted anew each time over all that is left.
+    """
+    classes = np.asarray(classes)
+    kept = np.arange(len(classes))
+    for label, step in rules:
+        kept = kept[(classes[kept] != label) | (np.arange(len(kept)) % step == 0)]
+    return kept
+
+
+def _rows(path: Path, columns: int) -> np.ndarray:
+    lines = path.read_text(encoding="utf-8").rstrip().split("\n")[1:]
+    try:
+        rows = np.array([line.split(",") for line in lines], np.float64)
+    except ValueError:
+        rows = np.zeros((0, 0))
+    if rows.ndim != 2 or rows.shape[1] != columns:
+        raise UserError(f"{path}: expected a header and rows of {columns} numbers separated by commas")
+    return rows
+
+
+def _present(root: Path, video: str) -> list[int]:
+    folder = root / "cropped_aligned" / video
+    return sorted(int(p.stem) for p in folder.glob("*.jpg") if p.stem.isdecimal())
+
+
+def _picture(video: str, number: int) -> str:
+    return f"cropped_aligned/{video}/{number:05d}.jpg"
+
+
+def _targets(rows: np.ndarray, task: str) -> np.ndarray:
+    classes = len(PARTS[task].labels)
+    if task != "expression":
+        return rows.astype(np.float32)
+    if not np.isin(rows, np.arange(classes)).all():
+        raise UserError(f"expressions must be 0 to {classes - 1} or -1, found {np.setdiff1d(rows, np.arange(classes))}")
+    return np.eye(classes, dtype=np.float32)[rows[:, 0].astype(np.int64)]
+
+
+def _published(rows: np.ndarray, task: str) -> np.ndarray:
+    if task == "expression":
+        return thin(rows[:, 0], THINNING)
+    return np.arange(0, len(rows), 5 if task == "valence_arousal" else 1)
+
+
+def _samples(root: Path, split: str, task: str, ids: list[str], targets: np.ndarray, groups: list[str]) -> Samples:
+    return Samples(
+        dataset="affwild2_2020",
+        split=split,
+        ids=tuple(ids),
+        picture=lambda i: media.read_image(root / ids[i]),
+        labels={task: PARTS[task].labels},
+        targets={task: targets},
+        groups=np.array(groups),
+        protocol=f"{PARTS[task].folder}, frames with a face and a complete annotation",
+    )
+
+
+def _test(root: Path, task: str) -> Samples:
+    path = root / PARTS[task].test
+    try:
+        videos = path.read_text(encoding="utf-8").split()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+    ids, groups = [], []
+    for video in videos:
+        present = _present(root, video)
+        if not present:
+            raise UserError(f"{path} names {video}, but {root / 'cropped_aligned' / video} has no pictures")
+        numbers = fill_gaps(present, _frames(root, video) + 1)
+        ids += [_picture(video, n) for n in numbers]
+        groups += [video] * len(numbers)
+    missing = np.full((len(ids), len(PARTS[task].labels)), np.nan, np.float32)
+    return _samples(root, "test", task, ids, missing, groups)
+
+
+def _frames(root: Path, video: str) -> int:
+    """Frames of a test video; `_left` and `_right` are persons in the video without that ending."""
+    name = video.removesuffix("_left").removesuffix("_right")
+    files = sorted((root / "videos").glob(f"batch*/{name}.*"))
+    if not files:
+        raise UserError(f"no video {name} in {root / 'videos'}/batch*: its length is needed")
+    try:
+        with av.open(str(files[0])) as container:
+            stream = container.streams.video[0]
+            return stream.frames or sum(1 for packet in container.demux(stream) if packet.size)
+    except (OSError, IndexError, av.FFmpegError) as error:
+        raise UserError(f"cannot read the video {files[0]}: {error}") from error
+
+
+def fake(root: str | Path, frames: int = 24, size: int = 112, seed: int = 0) -> Path:
+    """Write a small synthetic copy: noise whose brightness follows the labels.
+
+    It has unlabelled and partly labelled rows, a missing picture, more labels than pictures, and a video of two
+    persons; no test split.
+    """
+    root, rng = Path(root), np.random.default_rng(seed)
+    for split in SPLITS.values():
+        for task, part in PARTS.items():
+            for suffix in ("", "_left"):
+                video = f"{split[:5].lower()}_{part.folder[:2].lower()}{suffix}"
+                rows = _fake_rows(task, frames, rng)
+                folder = root / "annotations" / part.folder / split
+                folder.mkdir(parents=True, exist_ok=True)
+                lines = [",".join(f"{v:g}" for v in row) for row in rows]
+                header = [x.capitalize() if task == "expression" else x for x in part.labels]
+                (folder / f"{video}.txt").write_text("\n".join([",".join(header), *lines]), encoding="utf-8")
+                _fake_pictures(root / "cropped_aligned" / video, rows[:-1], size, rng)
+    return root
+
+
+def _fake_rows(task: str, frames: int, rng: np.random.Generator) -> np.ndarray:
+    part = PARTS[task]
+    if task == "expression":
+        rows = rng.permutation(np.arange(frames) % len(part.labels))[:, None].astype(float)
+    elif task == "action_units":
+        rows = rng.integers(0, 2, (frames, part.columns)).astype(float)
+    else:
+        rows = rng.uniform(-1, 1, (frames, 2)).round(3)
+    rows[3] = part.marker
+    rows[5, -1] = part.marker
+    return rows
+
+
+def _fake_pictures(folder: Path, rows: np.ndarray, size: int, rng: np.random.Generator) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, row in enumerate(rows, start=1):
+        if number != 2:
+            level = 40 + 150 * (np.abs(row).sum() % 7) / 7
+            noise = rng.normal(level, 20, (size // 8, size // 8, 3)).repeat(8, 0).repeat(8, 1)
+            Image.fromarray(np.clip(noise, 0, 255).astype(np.uint8)).save(folder / f"{number:05d}.jpg")
