@@ -1,6 +1,6 @@
 # From a fresh clone, with Python 3.10 or newer and make:
-#   make demo   installs everything into .venv and opens the page
-#   make test   the same, then all tests
+#   make demo   installs everything into .venv, then serves the page at a printed address
+#   make test   installs the same, then runs all tests
 # Use another interpreter with `make demo PYTHON=python3.12`.
 
 PYTHON ?= python3
