@@ -18,12 +18,17 @@ COPY = (
 
 
 def tab(models: Models) -> None:
-    """Build the tab's contents: one card per model, those that can be used now first."""
+    """Build the tab's contents: one card per model, those that can be used at once first."""
     folders = [_folder_card(name, place) for name, place in models.places.items() if name not in registry.entries()]
-    known = sorted(registry.entries().values(), key=lambda e: e.name not in models.places)
-    cards = [*folders, *(_card(e, models.places.get(e.name)) for e in known)]
-    intro = '<p class="em-text">Models marked “ready” can be chosen above; the others need weights that you bring.</p>'
-    gr.HTML(f'{intro}<div class="em-cards">{"".join(cards)}</div>', js_on_load=COPY, elem_id="em-models")
+    known = registry.entries().values()
+    ready = [_card(entry, models.places[entry.name]) for entry in known if entry.name in models.places]
+    others = [_card(entry, None) for entry in known if entry.name not in models.places]
+    sections = _section("Ready to use", [*folders, *ready]) + _section("With weights that you bring", others)
+    gr.HTML(sections, js_on_load=COPY, elem_id="em-models")
+
+
+def _section(heading: str, cards: list[str]) -> str:
+    return f'<h2 class="em-heading">{heading}</h2><div class="em-cards">{"".join(cards)}</div>' if cards else ""
 
 
 def _card(entry: registry.Entry, place: str | Path | None) -> str:
@@ -39,7 +44,7 @@ def _card(entry: registry.Entry, place: str | Path | None) -> str:
         "reported": escape(entry.reported),
     }
     copy = f'<button class="em-button" data-copy="{escape(entry.citation)}">Copy citation</button>'
-    return _html(entry.name, entry.summary, folder is not None, rows, copy)
+    return _html(entry.name, entry.summary, rows, copy)
 
 
 def _folder_card(name: str, place: str | Path) -> str:
@@ -51,13 +56,12 @@ def _folder_card(name: str, place: str | Path) -> str:
         "weights": escape(card.get("source", "")),
         "measured": _metrics(hub.find(place)),
     }
-    return _html(name, "Checkpoint folder given when this page was started", True, rows)
+    return _html(name, "Checkpoint folder given when this page was started", rows)
 
 
-def _html(name: str, summary: str, ready: bool, rows: dict[str, str], extra: str = "") -> str:
-    badge = '<span class="em-badge">ready</span>' if ready else ""
+def _html(name: str, summary: str, rows: dict[str, str], extra: str = "") -> str:
     body = "".join(f"<dt>{term}</dt><dd>{text}</dd>" for term, text in rows.items() if text)
-    head = f'<h3>{escape(name)}{badge}</h3><p class="em-text">{escape(summary)}</p>'
+    head = f'<h3>{escape(name)}</h3><p class="em-text">{escape(summary)}</p>'
     return f'<article class="em-card">{head}<dl>{body}</dl>{extra}</article>'
 
 

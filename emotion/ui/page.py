@@ -14,7 +14,11 @@ from emotion.ui.pieces import Models
 
 TABS = {"image": "Image", "models": "Models"}
 MAX_UPLOAD = "64mb"
-IN_URL = "(v) => {{ const u = new URL(location); u.searchParams.set('{0}', {1}); history.replaceState(null, '', u); }}"
+# Writes the choice into the address; the first tab also reports itself while the page loads, which is nobody's choice.
+IN_URL = (
+    "(v) => {{ if (!navigator.userActivation.hasBeenActive) return; const u = new URL(location);"
+    "u.searchParams.set('{0}', {1}); history.replaceState(null, '', u); }}"
+)
 
 
 def build(offered: Models) -> gr.Blocks:

@@ -107,9 +107,9 @@ def circumplex(task: Task, face: int) -> str:
     axes = (
         '<circle cx="130" cy="130" r="100" class="em-grid"/>'
         '<path d="M30 130H230M130 30V230" class="em-axis"/>'
-        '<text x="130" y="20">arousal +1</text><text x="130" y="250">−1</text>'
-        '<text x="256" y="126" class="em-end">valence</text><text x="256" y="142" class="em-end">+1</text>'
-        '<text x="4" y="134" class="em-start">−1</text>'
+        '<text x="130" y="20">arousal +1</text><text x="130" y="251">−1</text>'
+        '<text x="270" y="122" class="em-end">valence</text><text x="270" y="144" class="em-end">+1</text>'
+        '<text x="2" y="135" class="em-start">−1</text>'
     )
     x, y = middle + radius * valence, middle - radius * arousal
     point = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5.5" class="em-point"/>'

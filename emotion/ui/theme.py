@@ -126,11 +126,11 @@ CSS = """
 .em-whisker::before { left: 0; } .em-whisker::after { right: 0; }
 .em-tick { top: -2px; width: 1px; height: 16px; background: var(--body-text-color); }
 
-.em-pair { display: grid; grid-template-columns: minmax(0, 220px) minmax(0, 1fr); gap: 8px 24px; }
+.em-pair { display: grid; grid-template-columns: minmax(0, 236px) minmax(0, 1fr); gap: 8px 24px; }
 .em-pair .em-rows li { grid-template-columns: 72px 1fr 34px; }
 .em-circumplex { margin: 0; } .em-circumplex figcaption { color: var(--body-text-color-subdued); }
-.em-circumplex svg { display: block; width: 100%; max-width: 230px; overflow: visible; }
-.em-circumplex text { font-size: 13px; fill: var(--body-text-color-subdued); text-anchor: middle; }
+.em-circumplex svg { display: block; width: 100%; max-width: 240px; overflow: visible; }
+.em-circumplex text { font-size: 16px; fill: var(--body-text-color-subdued); text-anchor: middle; }
 .em-circumplex .em-end { text-anchor: end; } .em-circumplex .em-start { text-anchor: start; }
 .em-grid { fill: none; stroke: var(--border-color-primary); }
 .em-axis { stroke: var(--border-color-primary); }
@@ -159,7 +159,7 @@ CSS = """
 .em-scale { display: flex; align-items: center; gap: 6px; color: var(--body-text-color-subdued); }
 .em-scale i { width: 96px; height: 10px; border-radius: 2px; }
 
-.em-examples { display: grid; grid-template-columns: repeat(auto-fill, minmax(104px, 1fr)); gap: 12px;
+.em-examples { display: grid; grid-template-columns: repeat(5, minmax(0, 1fr)); gap: 12px;
   align-items: start; }
 .em-examples button { padding: 0; font-size: 14px; font-weight: 400; text-align: left; cursor: pointer; border: 0;
   background: none; color: var(--body-text-color); border-radius: 6px; }
@@ -175,6 +175,7 @@ CSS = """
 #em-faces label.selected { background: var(--em-accent); border-color: var(--em-accent); color: #ffffff; }
 .dark #em-faces label.selected { color: #0b1114; }
 
+.em-cards + .em-heading { margin-top: 28px; }
 .em-cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 360px), 1fr)); gap: 16px; }
 .em-card { border: 1px solid var(--border-color-primary); border-radius: 6px; padding: 16px; }
 .em-card h3 { font-size: 16px; font-weight: 600; margin: 0; overflow-wrap: anywhere; }
@@ -183,8 +184,6 @@ CSS = """
 .em-card code { font-size: 14px; padding: 0; border: 0; background: none; overflow-wrap: anywhere;
   white-space: normal; }
 .em-card a { color: var(--em-accent); text-decoration: underline; }
-.em-badge { display: inline-block; border: 1px solid currentColor; border-radius: 4px; padding: 0 7px;
-  margin-left: 6px; font-size: 14px; font-weight: 400; }
 .em-button { border: 1px solid var(--button-secondary-border-color); border-radius: 4px; padding: 4px 12px;
   background: var(--button-secondary-background-fill); color: var(--body-text-color); cursor: pointer; }
 .em-footer { color: var(--body-text-color-subdued); max-width: 76ch; margin-top: 24px; }
@@ -193,6 +192,7 @@ CSS = """
   #em-columns { flex-direction: column; flex-wrap: nowrap; }
   #em-stage { display: contents; }
   #em-examples { order: 1; }
+  .em-examples { grid-template-columns: repeat(3, minmax(0, 1fr)); }
   #em-picture { height: 300px !important; }
   #em-header { flex-direction: column; align-items: stretch; gap: 10px; }
   #em-header > :last-child { flex: none; }
