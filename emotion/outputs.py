@@ -87,7 +87,8 @@ class Task:
         choice: int64 [N], the predicted class of a categorical task (not always the argmax: ESR votes).
         thresholds: float32 [K], from which on a multilabel column counts as present.
         uncertainty: "total", "aleatoric", "epistemic" -> float32 [N] (categorical) or [N, K], in [0, 1]; for
-            continuous tasks the standard deviation, in the values' own unit.
+            continuous tasks the standard deviation, in the values' own unit. Where a continuous task also has
+            "deviation", that is the standard deviation and the others are entropies of distributions, in [0, 1].
         members: float32 [M, N, K], what each ensemble member or branch says, or None.
         votes: float32 [N, K], share of members that chose each class, or None.
     """

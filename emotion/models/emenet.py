@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from emotion import labels as vocab
 from emotion import uncertainty
+from emotion.merging import bin_moments
 from emotion.models import marblenet, mobilefacenet
 from emotion.models.base import FaceInput
 from emotion.models.emenet_heads import HEADS, RecurrentHead, TransformerHead
@@ -155,6 +156,11 @@ class EMENet(nn.Module):
         }
         return {task: vocabularies[task] for task in self.config.outputs}
 
+    @property
+    def cam_layers(self) -> list[nn.Module]:
+        """What `emotion.explain` looks at: every member's last feature maps."""
+        return [member.backbone.conv_6_sep for member in self.members]
+
     def forward(self, x: Tensor, sound: Tensor | None = None, samples: Tensor | None = None) -> dict[str, Tensor]:
         """Logits of all members for single faces, each on its own, or for the frames of clips.
 
@@ -290,9 +296,9 @@ class EMENet(nn.Module):
                 tasks[task] = Task("multilabel", names, values.mean(0), thresholds=above, members=values)
             elif task == "valence_arousal":
                 unsure = uncertainty.categorical(values)
-                expected = expectation(values)
+                expected = bin_moments(values)[0]
                 tasks[task] = Task("continuous", names, expected.mean(0), bounds=(-1.0, 1.0), members=expected)
-                tasks[task].uncertainty["deviation"] = deviation(values.mean(0))
+                tasks[task].uncertainty["deviation"] = np.sqrt(bin_moments(values.mean(0))[1]).astype(np.float32)
             else:
                 unsure = uncertainty.categorical(values)
                 tasks[task] = Task("categorical", names, values.mean(0), members=values)
@@ -352,14 +358,3 @@ def probabilities(logits: dict[str, Tensor], temperature: Temperature = Temperat
             z = (z / (temperature.expression if task == "expression" else 1.0)).softmax(-1)
         out[task] = z.cpu().numpy()
     return out
-
-
-def expectation(p: np.ndarray) -> np.ndarray:
-    """Mean value of distributions [..., bins] over bins at linspace(-1, 1, bins)."""
-    return p @ np.linspace(-1, 1, p.shape[-1])
-
-
-def deviation(p: np.ndarray) -> np.ndarray:
-    """Standard deviation of distributions [..., bins] over the same bins, float32."""
-    squares = p @ np.linspace(-1, 1, p.shape[-1]) ** 2
-    return np.sqrt(np.maximum(squares - expectation(p) ** 2, 0)).astype(np.float32)

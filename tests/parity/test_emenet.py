@@ -28,7 +28,7 @@ def original_state(variant, scale=()):
     """The original's state dict, filled as cases.json says; constants of the sound's front end are computed."""
     file = f"keys_{variant}_checkpoint.json" if variant in ("va", "marblenet") else f"keys_{variant}.json"
     state = {k: torch.as_tensor(v) for k, v in common.state_dict("emenet", file, DOCUMENT["salt"]).items()}
-    for name, value in state.items():
+    for name, _value in state.items():
         if "preprocessor.featurizer" in name:
             state[name] = getattr(marblenet.MFCC(), CONSTANTS[name.rpartition(".")[2]])
     return {k: v * dict(scale).get(k, 1.0) for k, v in state.items()}
