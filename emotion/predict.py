@@ -134,6 +134,4 @@ def analyze(
     Raises:
         UserError: the picture or the checkpoint cannot be read.
     """
-    if isinstance(source, (str, Path)) and media.is_video(source):
-        raise UserError(f"{Path(source).name} is a film; this version reads pictures")
     return FacePredictor(model, which=which, device=device).image(source)
