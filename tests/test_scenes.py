@@ -1,0 +1,156 @@
+"""Readers of scene data sets: layouts, odd annotations, messages."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from emotion import labels
+from emotion.datasets import coco_person, emotic, heco, scenes
+from emotion.datasets.__main__ import main
+from emotion.errors import UserError
+
+
+def test_emotic_fake_reads_back(tmp_path) -> None:
+    root = emotic.fake(tmp_path / "emotic", scenes=4)
+    for split in emotic.SPLITS:
+        data = emotic.load(root, split)
+        assert len(data) == 4
+        assert data.picture(0).shape == (*data.scenes[0].size[::-1], 3)
+        assert all(names for scene in data.scenes for names in scene.labels)
+    assert data.fingerprint == emotic.load(root, "test").fingerprint != emotic.load(root, "val").fingerprint
+    part = data.subset([2, 0])
+    np.testing.assert_array_equal(part.picture(1), data.picture(0))
+
+
+def test_emotic_names_missing_pictures(tmp_path) -> None:
+    root = emotic.fake(tmp_path / "emotic")
+    (root / "PAMI/emotic/framesdb/images/val_1.png").unlink()
+    with pytest.raises(UserError, match=r"lacks framesdb/images/val_1\.png"):
+        emotic.load(root, "val")
+    assert len(emotic.load(root, "val", pictures=False)) == 3
+
+
+@pytest.mark.parametrize("damage", ["truncate", "absent", "other"])
+def test_emotic_damaged_annotations(tmp_path, damage: str) -> None:
+    root = emotic.fake(tmp_path / "emotic")
+    path = root / "PAMI/Annotations/Annotations.mat"
+    if damage == "truncate":
+        path.write_bytes(path.read_bytes()[:200])
+    elif damage == "absent":
+        path.unlink()
+    else:
+        path.write_text("train")
+    with pytest.raises(UserError, match=r"Annotations\.mat"):
+        emotic.load(root)
+
+
+def _array_release(root) -> None:
+    (root / "annots_arrs").mkdir(parents=True)
+    (root / "img_arrs").mkdir()
+    np.save(root / "img_arrs/a.npy", np.full((50, 100, 3), 7, np.uint8))
+    columns = ["Width", "Height", "Filename", "Folder", "X1", "Y1", "X2", "Y2", "Arr_name", *labels.EMOTIC]
+    with (root / "annots_arrs/annot_arrs_train.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([*columns, "Valence", "Arousal", "Dominance"])
+        present = [1 if e in ("Anger", "Yearning") else 0 for e in labels.EMOTIC]
+        writer.writerow([200, 100, "a.jpg", "mscoco/images", 20, 10, 60, 90, "a.npy", *present, 3, "", 8])
+        writer.writerow([200, 100, "a.jpg", "mscoco/images", 0, 0, 10, 10, "a.npy", *present, 3, 4, 8])
+
+
+def test_emotic_array_release(tmp_path) -> None:
+    _array_release(tmp_path)
+    data = emotic.load(tmp_path)
+    (scene,) = data.scenes
+    assert scene.size == (100, 50)
+    assert scene.boxes.tolist() == [[10, 5, 30, 45], [0, 0, 5, 5]]
+    assert scene.labels[0] == ("Anger", "Yearning")
+    assert np.isnan(scene.vad[0, 1]) and scene.vad[1].tolist() == [3, 4, 8]
+    assert data.picture(0).shape == (50, 100, 3)
+    (tmp_path / "img_arrs/a.npy").unlink()
+    with pytest.raises(UserError, match=r"line 2 \(a\.npy\)"):
+        emotic.load(tmp_path)
+
+
+def test_heco_fake_and_its_misspelling(tmp_path) -> None:
+    data = heco.load(heco.fake(tmp_path / "heco"))
+    assert [s.rows.tolist() for s in data.scenes] == [[0, 3], [1, 4], [2]]
+    assert data.scenes[1].labels == (("Disgust",), ("Happiness",))
+    assert data.notices == ("line 6: 'Happinesst' read as 'Happiness'",)
+
+
+def test_heco_accepts_the_other_folder_and_refuses_unknown_emotions(tmp_path) -> None:
+    root = heco.fake(tmp_path / "heco")
+    (root / "Images").rename(root / "Data")
+    assert len(heco.load(root)) == 3
+    table = root / heco.TABLE
+    table.write_text(table.read_text().replace("Disgust", "Boredom"))
+    with pytest.raises(UserError, match=r"heco_1\.png: person 1 has the unknown emotion 'Boredom'"):
+        heco.load(root)
+    table.write_text(table.read_text().replace("Boredom", "Fear").replace("xmin", "left"))
+    with pytest.raises(UserError, match="no column xmin"):
+        heco.load(root)
+
+
+def test_odd_boxes_are_kept_and_noted() -> None:
+    notices: list[str] = []
+    scene = scenes.make_scene("a.png", (100, 50), [[-5, 0, 120, 20], [10, 10, 10, 40]], notices)
+    assert scene.boxes.tolist() == [[0, 0, 100, 20], [10, 10, 10, 40]]
+    assert len(notices) == 2 and "without area" in notices[0] and "outside" in notices[1]
+
+
+def test_coco_person_splits_crowds_and_masks(tmp_path) -> None:
+    root = coco_person.fake(tmp_path / "persons")
+    table = json.loads((root / "annotations.json").read_text())
+    table["annotations"][0]["iscrowd"] = 1
+    table["images"][1]["complete_from_height"] = 30.5
+    (root / "annotations.json").write_text(json.dumps(table))
+    data = coco_person.load(root, "train")
+    assert [len(s) for s in data.scenes] == [0, 1, 0, 1, 0, 1]
+    assert data.scenes[1].crowd.tolist() == [True] and data.scenes[1].complete_from == 30.5
+    names = coco_person.masks(root, data)
+    assert sorted(names) == ["train_1.png", "train_3.png", "train_5.png"]
+    x0, y0, x1, y1 = data.scenes[3].boxes[0].astype(int)
+    assert coco_person.mask(root, names["train_3.png"])[y0:y1, x0:x1].all()
+
+
+def test_coco_person_complains(tmp_path) -> None:
+    root = coco_person.fake(tmp_path / "persons")
+    with pytest.raises(UserError, match="pictures of split 'nonsense', only"):
+        coco_person.load(root, "nonsense")
+    (root / "images/train_2.png").unlink()
+    with pytest.raises(UserError, match=r"lacks 1 annotated pictures, e\.g\. train_2\.png"):
+        coco_person.load(root)
+    table = json.loads((root / "annotations.json").read_text())
+    table["annotations"][0]["image_id"] = 999
+    (root / "annotations.json").write_text(json.dumps(table))
+    with pytest.raises(UserError, match="image 999"):
+        coco_person.load(root, "val")
+
+
+def test_unreadable_picture_is_named(tmp_path) -> None:
+    root = heco.fake(tmp_path / "heco")
+    data = heco.load(root)
+    (root / "Images/heco_0.png").write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"heco_0\.png"):
+        data.picture(0)
+
+
+def test_command_writes_all_files(tmp_path, capsys) -> None:
+    folders = ["--emotic", str(emotic.fake(tmp_path / "e")), "--heco", str(heco.fake(tmp_path / "h"))]
+    assert main([*folders, "-o", str(tmp_path / "out")]) == 0
+    written = sorted(p.name for p in (tmp_path / "out").iterdir())
+    assert len(written) == 8 and len(capsys.readouterr().out.splitlines()) == 8
+    both = json.loads((tmp_path / "out/EMOTIC_and_HECO_train_x1y1x2y2_tdpc.json").read_text())
+    assert [a["id"] for a in both["annotations"]] == list(range(len(both["annotations"])))
+    assert main(["-o", str(tmp_path / "none")]) == 2
+    assert "nothing to convert" in capsys.readouterr().err
+
+
+def test_pictures_are_rgb(tmp_path) -> None:
+    Image.fromarray(np.full((4, 5), 9, np.uint8)).save(tmp_path / "grey.png")
+    assert scenes.read_picture(tmp_path / "grey.png").shape == (4, 5, 3)
