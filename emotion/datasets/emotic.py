@@ -73,10 +73,9 @@ def _read_mat(path: Path, split: str, notices: list[str]) -> list[Scene]:
             people = _several(entry.person)
             scenes.append(_scene_of_mat(entry, people, row, notices))
             row += len(people)
-    except (OSError, ValueError, KeyError, AttributeError, NotImplementedError, TypeError) as error:
-        raise UserError(
-            f"cannot read {path}: {type(error).__name__}: {error}; is it EMOTIC's Annotations.mat?"
-        ) from error
+    except damaged as error:
+        kind = type(error).__name__
+        raise UserError(f"cannot read {path}: {kind}: {error}; is it EMOTIC's Annotations.mat?") from error
     return scenes
 
 
