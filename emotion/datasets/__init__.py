@@ -77,7 +77,20 @@ class Samples:
         return digest.hexdigest()
 
 
-READERS = ("ferplus", "diffusionfer", "affectnet", "ckplus", "affwild2_2020", "disfa", "expw", "afewva")
+READERS = (
+    "ferplus",
+    "diffusionfer",
+    "affectnet",
+    "ckplus",
+    "affwild2_2020",
+    "affwild2",
+    "disfa",
+    "expw",
+    "afewva",
+    "emotic",
+    "heco",
+    "coco_person",
+)
 
 
 def reader(name: str) -> Any:
