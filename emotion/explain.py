@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from emotion.errors import UserError
 from emotion.models.esr import normalise_maps
 
+Classes = int | np.ndarray | Tensor | None
+
 
 @dataclass(frozen=True)
 class Maps:
@@ -35,32 +37,27 @@ class Maps:
     logits: dict[str, Tensor]
 
 
-def grad_cam(model: nn.Module, x: Tensor, classes: int | np.ndarray | Tensor | None = None) -> Maps:
-    """Grad-CAM of every branch for a batch of faces, in one forward pass.
+def grad_cam(model: nn.Module, x: Tensor, classes: Classes = None) -> Maps:
+    """Grad-CAM of every branch or member for a batch of faces, in one forward pass.
 
     Args:
-        model: a face model whose `forward(x, features=True)` adds "features" to its outputs: the activations
-            [N, C, h, w] that its "expression" logits [N, K] are computed from, or [B, N, C, h, w] with logits
-            [B, N, K] and a method `saliency(features, classes)` that gives the maps in closed form.
+        model: a face model with "expression" logits [N, K] or [B, N, K], each face on its own, and either
+            `saliency(features, classes)`, the maps in closed form for the "features" that `forward(x, features=True)`
+            adds to its outputs, or `cam_layers`: the modules, one per member, whose activations [N, C, h, w] the
+            member's logits are computed from; these maps take a backward pass.
         x: [N, C, H, W], as the model's input description makes it.
         classes: what to explain: None (every branch explains the class it predicts, as in the original ESR), one
             class for all faces, or one per face [N].
 
     Raises:
-        UserError: the model offers no features, or a class is out of range.
+        UserError: the model cannot be explained, or a class is out of range.
     """
-    by_gradient = not hasattr(model, "saliency")
-    with torch.inference_mode(False), torch.set_grad_enabled(by_gradient):
-        if by_gradient:
-            x = x.clone().detach().requires_grad_()  # the weights may be frozen
-        logits = _forward(model, x)
-        features = logits.pop("features")
-        scores = logits["expression"]
-        stacked = scores if scores.ndim == 3 else scores[None]
-        chosen = _classes(classes, stacked)
-        maps = _by_gradient(features, scores, chosen[0])[None] if by_gradient else model.saliency(features, chosen)
+    explained = _closed_form if hasattr(model, "saliency") else _by_gradient
+    with torch.inference_mode(False):
+        logits, chosen, maps = explained(model, x, classes)
     with torch.no_grad():
-        probability = stacked.detach().float().softmax(-1).gather(-1, chosen[..., None])[..., 0]
+        scores = _stacked(logits["expression"].detach()).float()
+        probability = scores.softmax(-1).gather(-1, chosen[..., None])[..., 0]
         ensemble = normalise_maps((maps * probability[..., None, None]).mean(0))
     return Maps(
         ensemble=_array(ensemble),
@@ -71,17 +68,42 @@ def grad_cam(model: nn.Module, x: Tensor, classes: int | np.ndarray | Tensor | N
     )
 
 
-def _forward(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
+@torch.no_grad()
+def _closed_form(model: nn.Module, x: Tensor, classes: Classes) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    logits = dict(model(x, features=True))
+    features = logits.pop("features")
+    chosen = _classes(classes, logits["expression"])
+    return logits, chosen, model.saliency(features, chosen)
+
+
+@torch.enable_grad()
+def _by_gradient(model: nn.Module, x: Tensor, classes: Classes) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """Equations 1 and 2 of the paper for every member: logits, classes [B, N], maps [B, N, h, w]."""
+    layers = getattr(model, "cam_layers", ())
+    if not layers or "expression" not in model.labels:
+        raise UserError(f"{type(model).__name__} cannot be explained: Grad-CAM needs a convolutional expression model")
+    seen: dict[nn.Module, Tensor] = {}
+    hooks = [layer.register_forward_hook(lambda module, _, out: seen.update({module: out})) for layer in layers]
     try:
-        outputs = dict(model(x, features=True))
-    except TypeError as error:
-        raise UserError(f"{type(model).__name__} cannot be explained: its forward pass gives no features") from error
-    if "expression" not in outputs or "features" not in outputs:
-        raise UserError(f"{type(model).__name__} cannot be explained: it has no expression scores or no features")
-    return outputs
+        logits = model(x.clone().detach().requires_grad_())  # the weights may be frozen, the input never is
+    finally:
+        for hook in hooks:
+            hook.remove()
+    scores = _stacked(logits["expression"])
+    chosen = _classes(classes, scores)
+    activations = [seen[layer] for layer in layers]
+    with torch.backends.cudnn.flags(enabled=False):  # its recurrent layers have no backward pass in evaluation mode
+        gradients = torch.autograd.grad(scores.gather(-1, chosen[..., None]).sum(), activations)
+    maps = [(g.mean((-2, -1), keepdim=True) * a).sum(1) for g, a in zip(gradients, activations)]
+    return logits, chosen, normalise_maps(F.relu(torch.stack(maps))).detach()
 
 
-def _classes(classes: int | np.ndarray | Tensor | None, logits: Tensor) -> Tensor:
+def _stacked(logits: Tensor) -> Tensor:
+    """Logits as [B, N, K], B = 1 for a single network."""
+    return logits if logits.ndim == 3 else logits[None]
+
+
+def _classes(classes: Classes, logits: Tensor) -> Tensor:
     """The class to explain for every branch and face, int64 [B, N]."""
     if classes is None:
         return logits.argmax(-1)
@@ -91,14 +113,6 @@ def _classes(classes: int | np.ndarray | Tensor | None, logits: Tensor) -> Tenso
     if ((chosen < 0) | (chosen >= logits.shape[-1])).any():
         raise UserError(f"classes to explain must lie in 0 to {logits.shape[-1] - 1}")
     return chosen.expand(logits.shape[:2])
-
-
-def _by_gradient(features: Tensor, logits: Tensor, classes: Tensor) -> Tensor:
-    """Equations 1 and 2 of the paper for [N, C, h, w] features and [N, K] logits; the faces must be independent."""
-    score = logits.gather(1, classes[:, None]).sum()
-    (gradient,) = torch.autograd.grad(score, features)
-    weights = gradient.mean((-2, -1), keepdim=True)
-    return normalise_maps(F.relu((weights * features).sum(1))).detach()
 
 
 def _array(x: Tensor) -> np.ndarray:

@@ -149,11 +149,11 @@ class OneBranch(nn.Module):
 
     def __init__(self, model, index):
         super().__init__()
-        self.model, self.branch = model, model.branches[index]
+        self.model, self.index, self.labels = model, index, model.labels
+        self.cam_layers = [model.branches[index].blocks[-1]]
 
-    def forward(self, x, features=False):
-        maps = self.branch.features(self.model.base(x))
-        return {"expression": self.branch.head(maps)[0], "features": maps}
+    def forward(self, x):
+        return {"expression": self.model(x)["expression"][self.index]}
 
 
 @pytest.mark.parametrize("classes", [None, 3, [0, 7, 2, 2]])
@@ -220,12 +220,14 @@ def test_bad_classes_to_explain(classes):
 
 
 def test_models_that_cannot_be_explained():
-    class Plain(nn.Module):
-        def forward(self, x):
-            return {"expression": x.mean((2, 3))}
-
+    plain = OneBranch(network(), 0)
+    plain.cam_layers = []
     with pytest.raises(UserError, match="cannot be explained"):
-        explain.grad_cam(Plain(), faces(1))
+        explain.grad_cam(plain, faces(1))
+    speechless = OneBranch(network(), 0)
+    speechless.labels = {"valence_arousal": ("valence", "arousal")}
+    with pytest.raises(UserError, match="cannot be explained"):
+        explain.grad_cam(speechless, faces(1))
 
 
 def test_overlay_blends_the_whole_picture():

@@ -132,6 +132,11 @@ class EfficientFace(nn.Module):
         """The vocabulary of its one task."""
         return {"expression": self.config.labels}
 
+    @property
+    def cam_layers(self) -> list[nn.Module]:
+        """What `emotion.explain` looks at: the last feature maps."""
+        return [self.backbone.top]
+
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Logits "expression" [N, K]."""
         return {"expression": self.fc(self.backbone(x))}

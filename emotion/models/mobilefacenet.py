@@ -165,6 +165,11 @@ class MobileFaceNet(nn.Module):
         expression = {"expression": self.config.labels} if self.config.labels else {}
         return expression | ({"landmarks": landmark_names(self.config.landmarks)} if self.config.landmarks else {})
 
+    @property
+    def cam_layers(self) -> list[nn.Module]:
+        """What `emotion.explain` looks at: the last feature maps."""
+        return [self.backbone.conv_6_sep]
+
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Class logits "expression" [N, K] and "landmarks" [N, 2 * points], whichever heads there are."""
         features = self.backbone(x)
