@@ -8,24 +8,26 @@ import sys
 from emotion.errors import UserError
 
 
-def main() -> int:
-    """Read the options, load nothing yet, serve the page."""
-    parser = argparse.ArgumentParser(description="Emotion recognition in the browser.")
+def main(argv: list[str] | None = None) -> int:
+    """Read the options and serve the page until Ctrl-C; models are loaded when they are first used."""
+    parser = argparse.ArgumentParser(description="Emotion recognition in the browser.", allow_abbrev=False)
     parser.add_argument(
-        "--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all; default %(default)s"
+        "--host", default="127.0.0.1", help="where to listen; 0.0.0.0 for everybody; default %(default)s"
     )
     parser.add_argument("--port", type=int, help="default: the first free one from 7860 on")
     parser.add_argument("--model", action="append", default=[], metavar="FOLDER", help="also offer this checkpoint")
     parser.add_argument("--mcp", action="store_true", help="also serve the functions as MCP tools (needs gradio[mcp])")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
 
     from emotion.ui import page, pieces
 
     try:
-        page.launch(pieces.Models(args.model), args.host, args.port, args.mcp)
+        served, address = page.launch(pieces.Models(args.model), args.host, args.port, args.mcp)
     except (UserError, OSError) as problem:
         print(f"error: {problem}", file=sys.stderr)
         return 2
+    print(f"The page is open at {address}  (Ctrl-C ends it)", flush=True)
+    served.block_thread()
     return 0
 
 

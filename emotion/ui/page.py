@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
+import importlib.util
 from typing import Any
-
-os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
 
 import gradio as gr
 
+from emotion.errors import UserError
 from emotion.ui import image, models, theme
 from emotion.ui.pieces import Models
 
@@ -53,15 +52,32 @@ def build(offered: Models) -> gr.Blocks:
     return page
 
 
-def launch(offered: Models, host: str = "127.0.0.1", port: int | None = None, mcp: bool = False, **options: Any) -> Any:
-    """Serve the page; blocks until stopped unless `prevent_thread_lock` is given. Nothing leaves the machine."""
+def launch(
+    offered: Models, host: str = "127.0.0.1", port: int | None = None, mcp: bool = False
+) -> tuple[gr.Blocks, str]:
+    """Serve the page in the background; nothing leaves the machine.
+
+    Args:
+        offered: the models to choose from.
+        host, port: where to listen; without a port the first free one from 7860 on.
+        mcp: also offer the functions to language models over MCP.
+
+    Returns:
+        The page (`block_thread` waits, `close` ends it) and its address.
+
+    Raises:
+        UserError: MCP without its library. OSError: the port is taken.
+    """
+    if mcp and importlib.util.find_spec("mcp") is None:
+        raise UserError("--mcp needs one more library; install it with: pip install 'gradio[mcp]'")
     page = build(offered)
     page.queue(max_size=32, default_concurrency_limit=1)
-    return page.launch(
+    _, address, _ = page.launch(
         server_name=host,
         server_port=port,
         theme=theme.theme(),
         css=theme.CSS,
+        prevent_thread_lock=True,
         quiet=True,
         share=False,
         allowed_paths=[str(image.EXAMPLES)],
@@ -72,5 +88,5 @@ def launch(offered: Models, host: str = "127.0.0.1", port: int | None = None, mc
         state_session_capacity=100,
         enable_monitoring=False,
         mcp_server=mcp,
-        **options,
     )
+    return page, address

@@ -1,0 +1,69 @@
+"""Plots of one face: the numbers that are drawn."""
+
+import re
+
+import numpy as np
+import pytest
+
+from emotion.outputs import Task
+from emotion.ui import plots
+
+LABELS = ("neutral", "happiness", "surprise")
+
+
+def expression(members):
+    members = np.asarray(members, np.float32)[:, None]
+    return Task("categorical", LABELS, members.mean(0), members=members, votes=np.array([[0, 1, 0]], np.float32))
+
+
+def test_percent_and_signed_numbers_are_readable():
+    assert [plots.percent(v) for v in (0, 0.001, 0.125, 1)] == ["0 %", "<1 %", "12 %", "100 %"]
+    assert [plots.signed(v) for v in (0.314, -0.5)] == ["+0.31", "−0.50"]
+
+
+def test_bars_are_in_vocabulary_order_with_the_range_of_the_branches():
+    bars = plots.expression_bars(expression([[0.2, 0.7, 0.1], [0.4, 0.5, 0.1]]), 0)
+    assert re.findall(r"neutral|happiness|surprise", bars) == list(LABELS)
+    assert "<strong>happiness</strong>" in bars and bars.count("em-muted") == 2
+    left, width = map(float, re.findall(r"em-whisker\" style=\"left:([\d.]+)%;width:([\d.]+)%", bars)[1])
+    assert (left, left + width) == pytest.approx((50, 70), abs=0.2)
+    assert re.findall(r"em-value\">(.*?)<", bars) == ["30 %", "60 %", "10 %"]
+
+
+def test_the_ellipse_has_the_spread_and_direction_of_the_branches():
+    members = np.array([[-0.2, -0.2], [0.2, 0.2]], np.float32)[:, None] + [0.5, -0.25]
+    task = Task("continuous", ("valence", "arousal"), members.mean(0), (-1, 1), members=members)
+    svg = plots.circumplex(task, 0)
+    assert 'cx="180.0" cy="155.0"' in svg  # 0.5 to the right, 0.25 down
+    rx, ry = (float(re.search(rf'{n}="([\d.]+)"', svg)[1]) for n in ("rx", "ry"))
+    assert rx == pytest.approx(100 * 0.2 * np.sqrt(2), abs=0.1) and ry == 2.0
+    angle = float(re.search(r"rotate\((-?[\d.]+)\)", svg)[1])
+    assert angle % 180 == pytest.approx(135)  # up to the right, y pointing down
+    assert "valence +0.50 ± 0.20, arousal −0.25 ± 0.20" in svg
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"total": 0.1, "aleatoric": 0.1, "epistemic": 0.0}, "Low: the prediction is clear-cut."),
+        ({"total": 0.6, "aleatoric": 0.1, "epistemic": 0.5}, "High, mostly because the branches disagree"),
+        ({"total": 0.9, "aleatoric": 0.8, "epistemic": 0.1}, "Very high, mostly because the face itself"),
+        ({"total": 0.4}, "Moderate."),
+    ],
+)
+def test_uncertainty_is_put_into_words(values, words):
+    assert plots.uncertainty_in_words(values).startswith(words)
+
+
+def test_branch_table_has_a_row_per_branch_and_the_ensemble():
+    table = plots.branch_table({"expression": expression([[0.2, 0.7, 0.1], [0.6, 0.3, 0.1], [0.1, 0.8, 0.1]])}, 0)
+    assert table.count('<th scope="row">') == 4
+    assert re.findall(r"></span>(\w+)", table) == ["happiness", "neutral", "happiness", "happiness"]
+    assert "3 of 3 branches say happiness." in table
+
+
+def test_action_units_are_filled_from_their_threshold_on():
+    task = Task("multilabel", ("AU1", "AU12"), np.array([[0.4, 0.6]]), thresholds=np.array([0.3, 0.7]))
+    bars = plots.action_units(task, 0)
+    assert "<strong>AU1 inner brow raiser</strong>" in bars and "<strong>AU12" not in bars
+    assert "left:30.0%" in bars and "left:70.0%" in bars
