@@ -31,9 +31,14 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def address(folder):
-    with web.served([folder]) as address:
-        yield address
+def address(folder, tmp_path_factory):
+    cache = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("GRADIO_TEMP_DIR", str(cache))
+        with web.served([folder]) as address:
+            yield address
+    left = [file for file in cache.rglob("*") if file.is_file()]
+    assert left == [], "nothing that was uploaded or made from it is kept"
 
 
 @pytest.fixture(scope="module")

@@ -98,9 +98,9 @@ def explain(models: pieces.Models, view: View, n: int) -> Maps:
     Raises:
         UserError: the model cannot be explained.
     """
-    network = models.predictor(view.model).model
-    choice = int(view.result.tasks["expression"].choice[n])
-    return grad_cam(network, network.config.input.tensor(view.crops[n : n + 1]), choice)
+    predictor = models.predictor(view.model)
+    face_input = predictor.model.config.input.tensor(view.crops[n : n + 1]).to(predictor.device)
+    return grad_cam(predictor.model, face_input, int(view.result.tasks["expression"].choice[n]))
 
 
 def details(models: pieces.Models, view: View, n: int) -> str:
@@ -149,14 +149,14 @@ class ImageTab:
             self.view, self.picture, self.hero, self.actions, *self.files, self.examples, self.message, self.faces,
             self.details,
         ]  # fmt: skip
+        # One at a time: explanations listen to the network while it runs, and must not hear another session's face.
         work = {"outputs": outputs, "show_progress": "hidden", "api_visibility": "private", "concurrency_id": "model"}
         self.picture.input(self.analyse, [self.picture, model], **work)
         model.change(self.analyse, [self.picture, model], **work)
         self.examples.click(self.example, model, **work)
-        light = work | {"concurrency_id": "look", "concurrency_limit": 4}
-        self.again.click(self.reset, None, **light)
-        self.faces.input(self.choose, [self.view, self.faces], **light)
-        self.hero.select(self.click, self.view, **light)
+        self.faces.input(self.choose, [self.view, self.faces], **work)
+        self.hero.select(self.click, self.view, **work)
+        self.again.click(self.reset, None, **work | {"concurrency_id": "reset"})
 
     def analyse(self, path: str | None, model: str) -> Iterator[dict[Any, Any]]:
         """Run the model on a file and show what it found, or why not."""
