@@ -31,11 +31,12 @@ OURS = {"emotion", "eval", "train", "tests", "app"}
 GROUPS = {
     "core": ("core", "dlib"),
     "demo": ("core", "demo"),
+    "eval": ("core", "demo", "eval"),
     "train": ("core", "train"),
-    "test": ("core", "demo", "train", "test"),
+    "test": ("core", "demo", "eval", "train", "test"),
 }
 # Used without a plain import: as a program, a plug-in, by a subprocess, or on old Pythons only.
-PROGRAMS = {"pytest-xdist", "ruff", "setuptools", "tensorboard", "tomli"}
+PROGRAMS = {"ruff", "setuptools", "tensorboard", "tomli"}
 
 
 def declared(group: str) -> dict[str, Requirement]:
@@ -49,7 +50,8 @@ def files(group: str) -> list[Path]:
     return {
         "core": [p for p in library if p not in page],
         "demo": [*page, *ROOT.glob("app.py")],
-        "train": sorted(p for folder in ("train", "eval") for p in (ROOT / folder).rglob("*.py")),
+        "eval": sorted((ROOT / "eval").rglob("*.py")),
+        "train": sorted((ROOT / "train").rglob("*.py")),
         "test": sorted((ROOT / "tests").rglob("*.py")),
     }[group]
 
