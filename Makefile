@@ -7,7 +7,7 @@ PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
 
-.PHONY: help demo test lint clean
+.PHONY: help demo test lint screenshots clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p' $(MAKEFILE_LIST) | head -4
@@ -21,6 +21,9 @@ test: $(READY)
 lint: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+
+screenshots: $(READY)
+	$(VENV)/bin/python tests/screenshots.py runs/screenshots
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -20,6 +20,7 @@ from PIL import Image
 from emotion import __version__, hub, registry
 from emotion.__main__ import main
 from emotion.cli import analyze as analyze_command
+from emotion.cli import importing
 from emotion.faces import SELECTIONS
 from emotion.models import esr
 from emotion.models.base import FaceInput
@@ -355,6 +356,13 @@ def test_import_tells_what_it_did(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert model.config.batchnorm == "batch"
     assert f"{sum(v.numel() for k, v in model.state_dict().items() if 'num_batches' not in k):,} numbers" in out
     assert main(["info", str(tmp_path / "ours")]) == 0
+
+
+def test_import_options_have_the_importer_s_types(capsys: pytest.CaptureFixture[str]) -> None:
+    options = importing._options("avfusion", ["--heads", "4", "--labels", "happiness,anger"])
+    assert options["heads"] == 4 and options["labels"] == ("happiness", "anger") and options["name"] is None
+    argv = ("import", "avfusion", "x", "-o", "y", "--heads", "many")
+    assert "invalid int value: 'many'" in fails_with_usage(capsys, *argv)
 
 
 def test_import_refuses_what_it_should(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

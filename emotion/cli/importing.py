@@ -6,6 +6,7 @@ import argparse
 import importlib
 import inspect
 import typing
+from collections.abc import Callable
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -40,8 +41,19 @@ def _options(method: str, rest: list[str]) -> dict[str, Any]:
     for name, parameter in list(inspect.signature(read).parameters.items())[1:]:
         parser.add_argument(
             f"--{name.replace('_', '-')}",
-            type=TypeAdapter(types[name]).validate_python,
+            type=_reader(types[name]),
             default=parameter.default,
             metavar="VALUE",
         )
     return vars(parser.parse_args(rest))
+
+
+def _reader(kind: Any) -> Callable[[str], Any]:
+    """Text -> value of an annotated type; a tuple's items are separated by commas."""
+    adapter, many = TypeAdapter(kind), typing.get_origin(kind) is tuple
+
+    def read(text: str) -> Any:
+        return adapter.validate_python(text.split(",") if many else text)
+
+    read.__name__ = getattr(kind, "__name__", str(kind))  # argparse names it when the text does not fit
+    return read
