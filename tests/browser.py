@@ -12,15 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from emotion import hub, labels
-from emotion.media import read_image
 from emotion.models.base import FaceInput
 from emotion.models.esr import ESR, Block, ESRConfig
 from emotion.ui import page as pages
 from emotion.ui.image import EXAMPLES
-from emotion.ui.pieces import Models, reduced
+from emotion.ui.pieces import Models
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 MODEL = "esr_small.random"
@@ -89,5 +89,5 @@ def _local(url: str, address: str) -> bool:
 
 def side_by_side(*names: str) -> np.ndarray:
     """Examples of the page next to each other, 320 pixels high."""
-    pictures = [read_image(EXAMPLES / name) for name in names]
-    return np.concatenate([reduced(p, 320 * max(p.shape[:2]) // p.shape[0])[:320] for p in pictures], axis=1)
+    pictures = [Image.open(EXAMPLES / name).convert("RGB") for name in names]
+    return np.concatenate([np.asarray(p.resize((320 * p.width // p.height, 320))) for p in pictures], axis=1)

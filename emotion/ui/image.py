@@ -131,10 +131,11 @@ class ImageTab:
         self._events(model)
 
     def _stage(self) -> None:
-        self.picture = pieces.picture_input(
-            label="Picture", sources=["upload", "webcam", "clipboard"], height=420, buttons=[], elem_id="em-picture",
-            placeholder="Drop a photo here, or click to choose one",
-        )  # fmt: skip
+        with gr.Column(elem_id="em-input") as self.input:
+            self.picture = pieces.picture_input(
+                label="Picture", sources=["upload", "webcam", "clipboard"], height=420, buttons=[],
+                elem_id="em-picture", placeholder="Drop a photo here, or click to choose one",
+            )  # fmt: skip
         self.hero = gr.Image(
             label="Click a face", interactive=False, visible=False, format="jpeg", buttons=["fullscreen"],
             elem_id="em-hero",
@@ -146,7 +147,7 @@ class ImageTab:
 
     def _events(self, model: gr.Dropdown) -> None:
         outputs = [
-            self.view, self.picture, self.hero, self.actions, *self.files, self.examples, self.message, self.faces,
+            self.view, self.input, self.picture, self.hero, self.actions, *self.files, self.examples, self.message, self.faces,
             self.details,
         ]  # fmt: skip
         # One at a time: explanations listen to the network while it runs, and must not hear another session's face.
@@ -196,7 +197,8 @@ class ImageTab:
         """Back to the beginning."""
         return {
             self.view: None,
-            self.picture: gr.Image(None, visible=True),
+            self.input: gr.Column(visible=True),
+            self.picture: None,
             self.hero: gr.Image(None, visible=False),
             self.actions: gr.Row(visible=False),
             **{file: gr.DownloadButton(value=None) for file in self.files},
@@ -221,7 +223,7 @@ class ImageTab:
         drawn = draw.overlay(view.picture, result, selected=0 if count > 1 else None)
         return {
             self.view: view,
-            self.picture: gr.Image(visible=False),
+            self.input: gr.Column(visible=False),
             self.hero: gr.Image(drawn, visible=True, alt_text=f"The picture with {_count(count)}: {names}"),
             self.actions: gr.Row(visible=True),
             **{file: gr.DownloadButton(value=path) for file, path in zip(self.files, paths)},

@@ -63,7 +63,10 @@ class Models:
 
 
 def picture_input(**options: Any) -> gr.Image:
-    """An image input that hands over the file as it was uploaded; reading it, and saying what is wrong, is ours."""
+    """An image input that hands over the file as it was uploaded; reading it, and saying what is wrong, is ours.
+
+    Hide and show it through its parent: an update of its properties makes gradio build a plain gr.Image instead.
+    """
     component = gr.Image(type="filepath", **options)
     component.preprocess = lambda upload: None if upload is None else upload.path
     return component
