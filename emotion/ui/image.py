@@ -147,8 +147,8 @@ class ImageTab:
 
     def _events(self, model: gr.Dropdown) -> None:
         outputs = [
-            self.view, self.input, self.picture, self.hero, self.actions, *self.files, self.examples, self.message, self.faces,
-            self.details,
+            self.view, self.input, self.picture, self.hero, self.actions, *self.files, self.examples, self.message,
+            self.faces, self.details,
         ]  # fmt: skip
         # One at a time: explanations listen to the network while it runs, and must not hear another session's face.
         work = {"outputs": outputs, "show_progress": "hidden", "api_visibility": "private", "concurrency_id": "model"}
