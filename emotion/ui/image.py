@@ -184,7 +184,8 @@ class ImageTab:
         """Show the details of face `n`."""
         if view is None:
             return self._failed("this result has been deleted from the server; choose the picture again")
-        drawn = draw.overlay(view.picture, view.result, selected=n)
+        # As an update, not a bare value: only then gradio remembers to delete the file that it makes of it.
+        drawn = gr.Image(draw.overlay(view.picture, view.result, selected=n))
         return {self.hero: drawn, self.faces: n, self.details: details(self.models, view, n)}
 
     def click(self, view: View | None, event: gr.SelectData) -> dict[Any, Any]:
