@@ -1,4 +1,4 @@
-"""Command line: `python -m emotion analyze | models | info | import`.
+"""Command line: `python -m emotion analyze | crops | models | info | import`.
 
 Exit codes: 0 done (also when no face was found), 2 something the user can mend (told on stderr), 130 stopped by Ctrl-C.
 A command's module is imported when it is called, so that `models` and `--help` answer at once.
@@ -60,6 +60,24 @@ def _parser() -> argparse.ArgumentParser:
     which = ("all", "largest", "closest-to-centre")  # as faces.SELECTIONS
     sub.add_argument("--faces", choices=which, default="all", help="default: %(default)s")
     sub.add_argument("--json", action="store_true", help="print one JSON document per picture, each on one line")
+    sub.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps ...; default: %(default)s")
+
+    text = "cut voice and faces out of clips, once, for training and evaluation"
+    more = "A run that was stopped goes on when the same command is given again."
+    sub = command("prepare", "prepare:run", text, more)
+    sub.add_argument("set", choices=("ravdess", "clips"), help="clips: your own, from a CSV table (file, label, ...)")
+    sub.add_argument("source", type=Path, metavar="SOURCE", help="folder or zip archive of the set, or the table")
+    sub.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="the prepared folder")
+    sub.add_argument("--model", metavar="NAME|FOLDER", help="prepare for this model; default: as the original does")
+
+    text = "read a folder of face crops, one person's frames in order"
+    more = "fg2020: prediction files per member and task; api: one CSV of decisions, as the FG-2020 system writes them."
+    sub = command("crops", "crops:run", text, more)
+    sub.add_argument("folder", type=Path, metavar="FOLDER", help="pictures of one face each, numbered")
+    sub.add_argument("--model", action="append", required=True, metavar="NAME|FOLDER", help="may be given repeatedly")
+    sub.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="where the files go")
+    sub.add_argument("--format", choices=("csv", "json", "fg2020", "api"), default="csv", help="default: %(default)s")
+    sub.add_argument("--fps", type=float, default=30.0, help="frames per second; default: %(default)s")
     sub.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps ...; default: %(default)s")
 
     sub = command("models", "models:run", "list the known models")

@@ -24,7 +24,7 @@ class Samples:
     Attributes:
         dataset, split: where they come from.
         ids: a stable name per sample.
-        picture: index -> uint8 [H, W, 3] RGB or [H, W] grey.
+        picture: index -> uint8 [H, W, 3] RGB or [H, W] grey; in sets of clips, a `clips.Clip`.
         labels: vocabulary per task.
         targets: task -> float32 [N, K] (distribution over classes, 0/1 per action unit, or values);
             NaN where a sample has no label for that task.
@@ -90,6 +90,8 @@ READERS = (
     "emotic",
     "heco",
     "coco_person",
+    "ravdess",
+    "clips",
 )
 
 

@@ -1,0 +1,156 @@
+"""Clips of voice and face as batches: features in memory, augmentation of pictures, dropout of whole modalities."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from emotion.datasets import Samples
+from emotion.datasets.clips import Clip, middle
+from emotion.errors import UserError
+from emotion.models.avfusion import Clips
+from emotion.models.avfusion_audio import clip_samples, mfcc
+from emotion.models.base import ClipInput, VectorInput
+from train.data import arrange
+
+DROPOUTS = ("softhard", "noise", "none")
+
+Batch = tuple[np.ndarray, np.ndarray, Tensor]  # sound features, crops or measurements, classes
+
+
+@dataclass(frozen=True)
+class Turn:
+    """How much to vary the pictures of a clip, all of them alike: the original's augmentation.
+
+    Attributes:
+        flip: probability of a mirror image.
+        degrees: largest rotation, in whole degrees, black corners.
+    """
+
+    flip: float = 0.0
+    degrees: int = 0
+
+    def __call__(self, crops: np.ndarray, draw: Any = random) -> np.ndarray:
+        """Vary uint8 [T, H, W, 3]; `draw` is Python's `random` or a generator of it."""
+        if draw.random() < self.flip:
+            crops = crops[:, :, ::-1]
+        angle = draw.randint(-self.degrees, self.degrees)
+        if not angle:
+            return crops
+        turned = [Image.fromarray(c).rotate(angle, Image.Resampling.BILINEAR) for c in np.ascontiguousarray(crops)]
+        return np.stack([np.asarray(picture) for picture in turned])
+
+
+class ClipData(Dataset):
+    """Clips of one or more data sets.
+
+    Args:
+        parts: samples whose `picture` gives a `Clip`.
+        config: the network's input.
+        labels: its expressions.
+
+    Raises:
+        UserError: crops or measurements of another shape, or labels that the network lacks.
+    """
+
+    def __init__(self, parts: Sequence[Samples], config: ClipInput, labels: tuple[str, ...]) -> None:
+        self.parts, self.config = list(parts), config
+        self.where = [(part, i) for part in self.parts for i in range(len(part))]
+        self.groups = np.concatenate([part.groups for part in self.parts])
+        targets = np.concatenate([arrange(part, "expression", labels) for part in self.parts])
+        self.classes = torch.from_numpy(targets).argmax(dim=1)
+        clips = [part.picture(i) for part, i in self.where]
+        self.features = np.stack([self._features(clip) for clip in clips])
+        self.vectors = np.stack([clip.visual for clip in clips]) if isinstance(config.visual, VectorInput) else None
+        if self.vectors is not None and self.vectors.shape[1:] != config.visual_shape:
+            raise UserError(f"the measurements have shape {self.vectors.shape[1:]}, expected {config.visual_shape}")
+
+    def _features(self, clip: Clip) -> np.ndarray:
+        start = clip.sound.start + middle(clip.sound.seconds, self.config)
+        return mfcc(clip_samples(clip.sound, self.config, start), self.config.audio)
+
+    def __len__(self) -> int:
+        return len(self.where)
+
+    def _crops(self, index: int) -> np.ndarray:
+        part, i = self.where[index]
+        crops, face = part.picture(i).visual, self.config.visual
+        expected = (self.config.frames, *face.size, 3)
+        if crops.shape != expected:
+            raise UserError(f"{part.ids[i]} has face crops {crops.shape}, the model reads {expected}: prepare it anew")
+        return crops
+
+    def __getitems__(self, indices: list[int]) -> Batch:
+        """Raw features [B, C, columns], uint8 crops [B, T, H, W, 3] or measurements [B, T, V], classes [B]."""
+        visual = np.stack([self._crops(i) for i in indices]) if self.vectors is None else self.vectors[indices]
+        return self.features[indices], visual, self.classes[indices]
+
+    def loader(self, batch: int, shuffle: bool, workers: int = 0) -> DataLoader:
+        """Batches; a last small one is kept, unless shuffling leaves a single clip over."""
+        ragged = shuffle and len(self) > batch and len(self) % batch == 1  # batch norm cannot train on one clip
+        return DataLoader(self, batch, shuffle=shuffle, num_workers=workers, collate_fn=_whole, drop_last=ragged)
+
+
+def _whole(batch: Batch) -> Batch:
+    return batch
+
+
+def standardised(data: ClipData) -> ClipInput:
+    """The data's input description with mean and deviation of its sound features (and measurements) filled in."""
+    config, features = data.config, data.features.transpose(0, 2, 1).reshape(-1, data.features.shape[1])
+    audio = replace(config.audio, mean=_floats(features.mean(axis=0)), std=_floats(features.std(axis=0)))
+    if data.vectors is None:
+        return replace(config, audio=audio)
+    values = data.vectors.reshape(-1, data.vectors.shape[-1])
+    spread = np.maximum(values.std(axis=0), 1e-3)  # a measurement that hardly varies must not be blown up
+    visual = replace(config.visual, mean=_floats(values.mean(axis=0)), std=_floats(spread))
+    return replace(config, audio=audio, visual=visual)
+
+
+def _floats(values: np.ndarray) -> tuple[float, ...]:
+    return tuple(round(float(v), 5) for v in values)
+
+
+def modality_dropout(clips: Clips, classes: Tensor, kind: str) -> tuple[Clips, Tensor]:
+    """The batch with copies of every clip that lack or disturb a modality (section 3.4 of the paper), shuffled.
+
+    Draws come from torch's global CPU generator, whatever device the clips are on.
+
+    Args:
+        clips: both modalities.
+        classes: [B].
+        kind: "softhard" (4 B clips: whole, blended as c audio and (1 - c) pictures with c in 0, 0.01 ... 0.99, pictures
+            alone, audio alone, the other being zero), "noise" (3 B: whole, standard normal audio, standard normal
+            pictures) or "none".
+
+    Raises:
+        UserError: unknown kind.
+    """
+    if kind not in DROPOUTS:
+        raise UserError(f"unknown modality dropout {kind!r}; known: {', '.join(DROPOUTS)}")
+    if kind == "none":
+        return clips, classes
+    audio, visual = clips
+    if kind == "softhard":
+        share = (torch.randint(0, 100, (len(audio),)) / 100).to(audio.device)
+        sounds = [audio, _scale(audio, share), torch.zeros_like(audio), audio]
+        pictures = [visual, _scale(visual, 1 - share), visual, torch.zeros_like(visual)]
+    else:
+        noise = torch.randn(audio.shape).to(audio)
+        shape = visual.transpose(1, 2).shape  # drawn with time behind the channels, as the original's layout has it
+        sounds = [audio, noise, audio]
+        pictures = [visual, visual, torch.randn(shape).transpose(1, 2).to(visual)]
+    order = torch.randperm(len(sounds) * len(audio)).to(audio.device)
+    return Clips(torch.cat(sounds)[order], torch.cat(pictures)[order]), classes.repeat(len(sounds))[order]
+
+
+def _scale(x: Tensor, share: Tensor) -> Tensor:
+    return x * share.view(-1, *[1] * (x.ndim - 1))
