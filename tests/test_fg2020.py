@@ -271,3 +271,21 @@ def test_bad_configs(wrong: dict) -> None:
 def test_unknown_backbone() -> None:
     with pytest.raises(ValueError, match="neither ferplus, sfew nor a timm network"):
         FG2020(fg2020("resnet_of_nobody"))
+
+
+@torch.inference_mode()
+def test_stills_are_windows_without_movement() -> None:
+    model = small(frames=4)
+    x = torch.randn(2, 3, 32, 32)
+    still, film = model(x), model(x[:, None].expand(-1, 4, -1, -1, -1))
+    for task, z in still.items():
+        torch.testing.assert_close(z, film[task][:, :, 0])
+
+
+@pytest.mark.parametrize("options", [{}, {"frames": 4}, {"frames": 4, "shared_cnn": True}])
+@torch.inference_mode()
+def test_one_member_alone(options: dict) -> None:
+    model = small(**options)
+    x = torch.randn(1, 4, 3, 32, 32) if options else torch.randn(2, 3, 32, 32)
+    for task, z in model(x).items():
+        torch.testing.assert_close(model(x, member=1)[task], z[1:2])

@@ -1,4 +1,7 @@
-"""`python -m train RECIPE --data DIR`: train a checkpoint; `python -m train --list` shows the recipes."""
+"""`python -m train RECIPE --data DIR`: train a checkpoint; `python -m train --list` shows the recipes.
+
+`python -m train balance DATASET DIR` shows how labels are distributed, see `train.balance`.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +30,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, help="instead of the recipe's")
     parser.add_argument("--smoke", action="store_true", help="one epoch per stage on synthetic data: does it run?")
     parser.add_argument("--list", action="store_true", help="show the recipes")
-    args = parser.parse_args(argv)
+    argv = sys.argv[1:] if argv is None else argv
     try:
+        if argv[:1] == ["balance"]:
+            return importlib.import_module("train.balance").main(argv[1:])
+        args = parser.parse_args(argv)
         if args.list or not args.recipe:
             for name in recipes.names():
                 print(f"{name:24s} {recipes.load(name).about}")

@@ -86,6 +86,7 @@ class Settings:
         seed: of everything random.
         optimizer: "sgd" or "adamw".
         momentum, dampening, nesterov: of SGD.
+        betas: of AdamW (which without weight decay is Adam).
         weight_decay: on weight matrices and kernels only; biases and norms have none, unless `decay_all`.
         clip: largest gradient norm, 0 for none.
         ema: decay of the weights' moving average, which is what is validated and kept; 0 for none.
@@ -98,6 +99,7 @@ class Settings:
     momentum: float = 0.9
     dampening: float = 0.0
     nesterov: bool = False
+    betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.0
     decay_all: bool = False
     clip: float = 0.0
@@ -250,7 +252,7 @@ def _optimizer(stage: Stage, settings: Settings) -> torch.optim.Optimizer:
             groups, lr=0.0, momentum=settings.momentum, dampening=settings.dampening, nesterov=settings.nesterov
         )
     if settings.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=0.0)
+        return torch.optim.AdamW(groups, lr=0.0, betas=settings.betas)
     raise UserError(f"unknown optimizer {settings.optimizer!r}; known: sgd, adamw")
 
 

@@ -8,7 +8,7 @@ such an ensemble, so all logits carry the members in front: [M, N, ...].
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from emotion import labels as vocab
 from emotion import merging, uncertainty
 from emotion.models.base import FaceInput
+from emotion.models.face_resnet import MEANS, FaceResNet50, TimmBackbone
 from emotion.outputs import Task
 
 TASKS = ("expression", "action_units", "valence_arousal")  # the order inside the network
@@ -32,11 +33,6 @@ THRESHOLDS = {
     8: (0.4365209, 0.10177602, 0.2649502, 0.22586018, 0.3772219, 0.07532539, 0.07667687, 0.04306327),
 }
 
-# 8-bit RGB levels subtracted by each pretrained face network; nothing is divided.
-MEANS = {
-    "ferplus": (131.0912, 103.8827, 91.4953),
-    "sfew": (131.88330078125, 105.51170349121094, 92.56940460205078),
-}
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
@@ -114,86 +110,6 @@ def fg2020(
     )
 
 
-class Bottleneck(nn.Module):
-    """1x1 reduce (it carries the stride, unlike torchvision's), 3x3, 1x1 expand; the first of a stage projects."""
-
-    def __init__(self, depth: int, width: int, stride: int, project: bool, eps: float, dropout: float) -> None:
-        super().__init__()
-        out = 4 * width
-        self.conv1 = nn.Conv2d(depth, width, 1, stride, bias=False)
-        self.bn1 = nn.BatchNorm2d(width, eps)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width, eps)
-        self.conv3 = nn.Conv2d(width, out, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(out, eps)
-        self.project = (
-            nn.Sequential(nn.Conv2d(depth, out, 1, stride, bias=False), nn.BatchNorm2d(out, eps)) if project else None
-        )
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = F.relu(self.bn1(self.conv1(x)))
-        y = F.relu(self.bn2(self.dropout(self.conv2(y))))
-        y = self.bn3(self.dropout(self.conv3(y)))
-        return F.relu(y + (x if self.project is None else self.project(x)))
-
-
-class FaceResNet50(nn.Module):
-    """ResNet-50 as trained on VGGFace2 with Caffe; "ferplus" and "sfew" differ in bias, pooling and epsilon."""
-
-    width = 2048
-
-    def __init__(self, variant: str, dropout: float) -> None:
-        super().__init__()
-        sfew = variant == "sfew"
-        eps = 1e-4 if sfew else 1e-5
-        self.conv = nn.Conv2d(3, 64, 7, 2, padding=3, bias=sfew)
-        self.bn = nn.BatchNorm2d(64, eps)
-        self.pool = nn.MaxPool2d(3, 2, padding=1) if sfew else nn.MaxPool2d(3, 2, ceil_mode=True)
-        self.stages = nn.ModuleList()
-        depth = 64
-        for stage, blocks in enumerate((3, 4, 6, 3)):
-            width, layers = 64 << stage, []
-            for i in range(blocks):
-                last = stage == 3 and i == blocks - 1
-                stride = 2 if stage and not i else 1
-                layers.append(Bottleneck(depth, width, stride, not i, eps, dropout if last else 0.0))
-                depth = 4 * width
-            self.stages.append(nn.Sequential(*layers))
-
-    def maps(self, x: Tensor) -> list[Tensor]:
-        """Feature maps after the pooling and each of the four stages, at 1/4, 1/4, 1/8, 1/16 and 1/32 of the size."""
-        out = [self.pool(F.relu(self.bn(self.conv(x))))]
-        for stage in self.stages:
-            out.append(stage(out[-1]))
-        return out
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Pooled features [N, 2048]."""
-        return self.maps(x)[-1].mean((2, 3))
-
-
-class TimmBackbone(nn.Module):
-    """Any timm network as a feature extractor."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        import timm  # slow to import, and most checkpoints do without
-
-        if not timm.is_model(name):
-            raise ValueError(f"backbone {name!r} is neither ferplus, sfew nor a timm network")
-        self.net = timm.create_model(name, pretrained=False, num_classes=0)
-        self.width = self.net.num_features
-
-    def maps(self, x: Tensor) -> list[Tensor]:
-        """The last feature map."""
-        return [self.net.forward_features(x)]
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Pooled features [N, width]."""
-        return self.net.forward_head(self.maps(x)[-1], pre_logits=True)
-
-
 class Head(nn.Module):
     """Batch norm, linear, ReLU, batch norm: a task's embedding; without GRU also the logits from it."""
 
@@ -245,7 +161,7 @@ class CNN(nn.Module):
 
 
 class FG2020(nn.Module):
-    """One network or an ensemble: images [N, 3, S, S], or with `config.frames` windows of frames [B, T, 3, S, S]."""
+    """One network or an ensemble: images [N, 3, S, S], or windows of frames [B, T, 3, S, S]."""
 
     Config = FG2020Config
 
@@ -265,46 +181,62 @@ class FG2020(nn.Module):
         all_labels = (self.config.expressions, self.config.action_units, vocab.VALENCE_AROUSAL)
         return {t: names for t, names in zip(TASKS, all_labels) if t in self.config.tasks}
 
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """Logits of all members, for images (first line) or windows (second line of each).
+    @property
+    def cam_layers(self) -> list[nn.Module]:
+        """What `emotion.explain` looks at: the last feature maps of every CNN; none for windows of frames."""
+        single = self.config.backbone in MEANS and not self.config.frames
+        return [cnn.backbone.stages[-1] for cnn in self.cnns] if single else []
+
+    def forward(self, x: Tensor, member: int | None = None) -> dict[str, Tensor]:
+        """Logits of all members, or of one, for images (first shapes) or windows (second shapes).
+
+        A CNN-RNN sees single images as windows in which nothing moves.
 
         Returns:
             "expression": [M, N, 7] or [M, B, T, 7]; "action_units": the same with 8;
             "valence_arousal": [M, N, 2, bins] or [M, B, T, 2, bins].
         """
+        if x.ndim == 5:
+            return self.read(self.embed(x.flatten(0, 1), member).unflatten(1, x.shape[:2]), member)
+        embeddings = self.embed(x, member)
         if not self.config.frames:
-            return self.read(self.embed(x))
-        batch, time = x.shape[:2]
-        return self.read(self.embed(x.flatten(0, 1)).unflatten(1, (batch, time)))
+            return self.read(embeddings, member)
+        still = embeddings[:, :, None].expand(-1, -1, self.config.frames, -1, -1)
+        return {task: z[:, :, 0] for task, z in self.read(still, member).items()}
 
-    def embed(self, x: Tensor) -> Tensor:
-        """Every CNN's embeddings of single faces [N, 3, S, S]: [CNNs, N, tasks, E]. Frames need this only once."""
-        return torch.stack([cnn(x) for cnn in self.cnns])
+    def embed(self, x: Tensor, member: int | None = None) -> Tensor:
+        """Embeddings of single faces [N, 3, S, S] by every CNN, or a member's: [CNNs, N, tasks, E]."""
+        return torch.stack([cnn(x) for cnn in self._chosen(self.cnns, member)])
 
-    def read(self, embeddings: Tensor) -> dict[str, Tensor]:
-        """Logits from embeddings [CNNs, N, tasks, E], or from windows of them [CNNs, B, T, tasks, E]."""
+    def read(self, embeddings: Tensor, member: int | None = None) -> dict[str, Tensor]:
+        """Logits from what `embed` gives, or from windows of it [CNNs, B, T, tasks, E]."""
+        cnns, temporal = self._chosen(self.cnns, member), self._chosen(self.temporal, member)
         logits = {}
         for i, task in enumerate(self.config.tasks):
-            if self.config.frames:
-                inputs = embeddings[..., i, :].expand(len(self.temporal), -1, -1, -1)
-                heads = [member[task] for member in self.temporal]
+            inputs = embeddings[..., i, :]
+            if temporal:
+                inputs, heads = inputs.expand(len(temporal), -1, -1, -1), [m[task] for m in temporal]
             else:
-                inputs, heads = embeddings[..., i, :], [cnn.heads[task].fc1 for cnn in self.cnns]
+                heads = [cnn.heads[task].fc1 for cnn in cnns]
             logits[task] = torch.stack([head(e) for head, e in zip(heads, inputs)])
         if "valence_arousal" in logits:
             logits["valence_arousal"] = logits["valence_arousal"].unflatten(-1, (2, self.config.bins))
         return logits
 
-    def sequence(self, embeddings: Tensor) -> dict[str, Tensor]:
+    def _chosen(self, modules: nn.ModuleList, member: int | None) -> list[nn.Module]:
+        alone = member is None or not len(modules) or (modules is self.cnns and self.config.shared_cnn)
+        return list(modules) if alone else [modules[member]]
+
+    def sequence(self, embeddings: Tensor, member: int | None = None) -> dict[str, Tensor]:
         """Logits [M, n, ...] of a clip of any length from its embeddings [CNNs, n, tasks, E].
 
         The CNN-RNN reads windows (see `windows`); a frame that lies in two keeps its first prediction.
         """
         if not self.config.frames:
-            return self.read(embeddings)
+            return self.read(embeddings, member)
         chosen = windows(embeddings.shape[1], self.config.frames)
         first = torch.as_tensor(first_predictions(chosen), device=embeddings.device)
-        logits = self.read(embeddings[:, torch.as_tensor(chosen, device=embeddings.device)])
+        logits = self.read(embeddings[:, torch.as_tensor(chosen, device=embeddings.device)], member)
         return {task: z.flatten(1, 2)[:, first] for task, z in logits.items()}
 
     def step(self, x: Tensor, state: Tensor | None = None) -> tuple[dict[str, Tensor], Tensor]:
@@ -323,43 +255,40 @@ class FG2020(nn.Module):
         logits = {task: z[:, seen.shape[1] - len(x) :] for task, z in self.sequence(seen).items()}
         return logits, seen[:, max(0, seen.shape[1] - max(self.config.frames - 1, 0)) :]
 
-    def decode(self, logits: dict[str, Tensor]) -> dict[str, Task]:
+    def decode(self, logits: dict[str, Tensor], merge: str | None = None) -> dict[str, Task]:
         """Probabilities, decisions and values of the merged members, with uncertainty; windows become rows.
 
         Expression and action units carry total, aleatoric and epistemic uncertainty, valence and arousal the
         standard deviation of the mixture of the members' distributions and its two parts. Parts are given for
-        ensembles only: one network cannot tell them apart.
+        several members only: one network cannot tell them apart.
+
+        Args:
+            logits: as `forward` gives them.
+            merge: name of a rule of `emotion.merging`; default `config.merge`.
         """
+        rule = merge or self.config.merge
         arrays = member_rows(logits)
-        merged = merging.merge(arrays, self.config.merge)
-        readers = {
-            "expression": self._expression,
-            "action_units": self._action_units,
-            "valence_arousal": self._valence_arousal,
-        }
-        return {task: readers[task](z, merged[task]) for task, z in arrays.items()}
-
-    def _expression(self, z: np.ndarray, merged: np.ndarray) -> Task:
-        p = merging.softmax(z)
-        unsure = self._parts(uncertainty.categorical(p))
-        return Task("categorical", self.config.expressions, merged, members=p, uncertainty=unsure)
-
-    def _action_units(self, z: np.ndarray, merged: np.ndarray) -> Task:
-        p = merging.sigmoid(z)
-        untuned = self.config.merge in merging.UNTUNED
-        thresholds = np.array((0.5,) * p.shape[-1] if untuned else self.config.thresholds, np.float32)
-        above = np.nextafter(thresholds, np.float32(np.inf))  # a Task's ">=" then means the authors' ">"
-        unsure = self._parts(uncertainty.binary(p))
-        return Task("multilabel", self.config.action_units, merged, thresholds=above, members=p, uncertainty=unsure)
-
-    def _valence_arousal(self, z: np.ndarray, merged: np.ndarray) -> Task:
-        means, variances = merging.bin_moments(merging.softmax(z))
-        unsure = self._parts(uncertainty.mixture(means, variances))
-        labels = vocab.VALENCE_AROUSAL
-        return Task("continuous", labels, merged, bounds=(-1.0, 1.0), members=means, uncertainty=unsure)
-
-    def _parts(self, unsure: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return unsure if len(self.config.members) > 1 else {"total": unsure["total"]}
+        merged = merging.merge(arrays, rule)
+        units = self.config.action_units
+        thresholds = np.array((0.5,) * len(units) if rule in merging.UNTUNED else self.config.thresholds, np.float32)
+        tasks = {}
+        for task, z in arrays.items():
+            parts = ("total", "aleatoric", "epistemic") if len(z) > 1 else ("total",)
+            if task == "expression":
+                p = merging.softmax(z)
+                unsure = uncertainty.categorical(p)
+                out = Task("categorical", self.config.expressions, merged[task], members=p)
+            elif task == "action_units":
+                p = merging.sigmoid(z)
+                unsure = uncertainty.binary(p)
+                above = np.nextafter(thresholds, np.float32(np.inf))  # a Task's ">=" then means the authors' ">"
+                out = Task("multilabel", units, merged[task], thresholds=above, members=p)
+            else:
+                means, variances = merging.bin_moments(merging.softmax(z))
+                unsure = uncertainty.mixture(means, variances)
+                out = Task("continuous", vocab.VALENCE_AROUSAL, merged[task], bounds=(-1.0, 1.0), members=means)
+            tasks[task] = replace(out, uncertainty={k: unsure[k] for k in parts})
+        return tasks
 
     def example(self) -> Tensor:
         """A valid input: one image, or one window of two frames, for self-checks and counting."""

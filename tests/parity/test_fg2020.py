@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from emotion import alignment, exports, hub, merging
+from emotion import alignment, dashboard, exports, hub, merging
 from emotion.importers import fg2020 as importer
 from emotion.models.fg2020 import FG2020, TASKS, fg2020, first_predictions, windows
 from eval.metrics.action_units.action_units_core import counts as au_counts
@@ -21,6 +21,7 @@ from eval.metrics.ccc.ccc_core import ccc
 from eval.metrics.expression.expression_core import confusion
 from eval.metrics.expression.expression_core import scores as expression_scores
 from tests.parity import common
+from train.fg2020_data import place
 
 ORIGINAL = dict(zip(("EXPR", "AU", "VA"), TASKS))
 WINDOWS = common.load("fg2020", "windows.json")
@@ -344,3 +345,28 @@ def adopt(text: str, other: str, mask: np.ndarray) -> str:
         for mine, their, flags in zip(lines, theirs, mask)
     ]
     return "\n".join([head, *rows])
+
+
+def test_demo() -> None:
+    row = common.load("fg2020", "demo.json")
+    np.testing.assert_array_equal(dashboard.hold(row["detected"]), row["prediction_row_for_each_frame"])
+    for spec in row["rectangles"]:
+        points = np.array([spec[p] for p in ("left_eye", "right_eye", "left_eye", "mouth_left", "mouth_right")], float)
+        square = alignment.face_square(points)
+        np.testing.assert_array_equal(square, [*spec["top_left"], *spec["bottom_right"]])
+    for spec in row["panel_fit"]:
+        picture = np.zeros((*spec["image_hw"], 3), np.uint8)
+        panel, corner = dashboard.fit_panel(picture, tuple(spec["panel_wh"]))
+        y, x = np.nonzero(panel[..., 0] == 0)
+        np.testing.assert_array_equal([x.min(), y.min(), x.max(), y.max()], spec["content_box_xyxy_inclusive"])
+        assert corner == (x.min(), y.min())
+
+
+@pytest.mark.parametrize("row", common.load("fg2020", "augmentation.json"))
+def test_augmentation(row: dict) -> None:
+    width, height = row["size_wh"]
+    grid = np.stack([*np.meshgrid(np.arange(width), np.arange(height)), np.zeros((height, width), int)], axis=-1)
+    crop = place(grid, tuple(row["shape"][:2]), row["v"], row["v"], row["flipped"])
+    assert list(crop.shape) == row["shape"]
+    assert crop[0, 0, :2].tolist() == row["top_left_source_xy"]
+    assert crop[0, -1, :2].tolist() == row["top_right_source_xy"]

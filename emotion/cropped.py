@@ -1,0 +1,122 @@
+"""Folders of face crops, one person's frames in order: no detection, every picture is a face."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from emotion import exports, hub, media
+from emotion import faces as cropping
+from emotion.errors import UserError
+from emotion.models.fg2020 import FG2020, windows
+from emotion.outputs import Faces, Result, Task
+
+BATCH = 32
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
+
+
+def crop_files(folder: str | Path, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
+    """The pictures of a folder, by the frame number in their names where all have one, else by name.
+
+    Raises:
+        UserError: no such folder or no pictures in it.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder")
+    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes and p.is_file())
+    if not files:
+        raise UserError(f"no pictures ({', '.join(suffixes)}) in {folder}")
+    if all(p.stem.rpartition("_")[2].isdecimal() for p in files):
+        files.sort(key=exports.frame_number)
+    return files
+
+
+def analyze_crops(
+    source: str | Path | Sequence[Path],
+    model: nn.Module | str | Path,
+    device: str | torch.device = "cpu",
+    fps: float = 30.0,
+) -> Result:
+    """Read face crops with a face model; a model of sequences reads them as one film, gaps in time ignored.
+
+    Args:
+        source: a folder (see `crop_files`), or the files in order.
+        model: a loaded model, a registry name or a checkpoint folder.
+        device: where the network runs.
+        fps: frames per second; gives the timestamps.
+
+    Returns:
+        One frame per picture, with one face that covers all of it.
+
+    Raises:
+        UserError: no pictures, unreadable ones, or a checkpoint that cannot be loaded.
+    """
+    files = crop_files(source) if isinstance(source, (str, Path)) else list(source)
+    network = model if isinstance(model, nn.Module) else hub.load(model, device)
+    network.to(device).eval()
+    sizes: list[tuple[int, int]] = []
+    with torch.inference_mode():
+        tasks = _read(network, _batches(files, network, sizes), device)
+    card = getattr(network, "card", None)
+    return Result(
+        model=card.name if card else str(model) if isinstance(model, (str, Path)) else "",
+        size=sizes[0],
+        timestamps=np.arange(len(files)) / fps,
+        frame=np.arange(len(files)),
+        faces=Faces(np.array([(0, 0, w, h) for w, h in sizes], np.float32), np.ones(len(files))),
+        tasks=tasks,
+        source=files[0].parent.name,
+    )
+
+
+def fg2020_table(files: Sequence[Path], model: FG2020, device: str | torch.device = "cpu") -> str:
+    """The table that the FG-2020 system's programming interface gives for a folder of face crops.
+
+    Members are merged by their logits; a frame in two windows gets mean values and its most frequent decisions. Unlike
+    there, rows do not depend on how windows are batched, and short films keep all their frames.
+
+    Args:
+        files: numbered face crops (see `exports.frame_number`), in order.
+        model: loaded, one or more members.
+        device: where the network runs.
+    """
+    numbers = np.array([exports.frame_number(path) for path in files])
+    model.to(device).eval()
+    with torch.inference_mode():
+        embeddings = torch.cat([model.embed(x.to(device)) for x in _batches(list(files), model, [])], dim=1)
+        if model.config.frames:
+            chosen = windows(len(files), model.config.frames)
+            tasks = model.decode(model.read(embeddings[:, torch.as_tensor(chosen, device=device)]), "api")
+            kept = np.arange(chosen.size) if len(files) >= model.config.frames else np.arange(len(files))
+            numbers, tasks = numbers[chosen.ravel()[kept]], {name: task[kept] for name, task in tasks.items()}
+        else:
+            tasks = model.decode(model.read(embeddings), "api")
+    return exports.fg2020_csv(numbers, tasks)
+
+
+def _read(model: nn.Module, batches: Iterator[Tensor], device: str | torch.device) -> dict[str, Task]:
+    if hasattr(model, "sequence"):
+        embeddings = torch.cat([model.embed(x.to(device)) for x in batches], dim=1)
+        return model.decode(model.sequence(embeddings))
+    parts = [model.decode(model(x.to(device))) for x in batches]
+    return {name: Task.concatenate([p[name] for p in parts]) for name in parts[0]}
+
+
+def _batches(files: list[Path], model: nn.Module, sizes: list[tuple[int, int]]) -> Iterator[Tensor]:
+    """Network inputs, a batch of files at a time; the pictures' sizes (width, height) go to `sizes`."""
+    spec = model.config.input
+    whole = replace(spec, template=None, margin=0.0, square=False, shift=0.0)
+    for start in range(0, len(files), BATCH):
+        pictures = [media.read_image(path) for path in files[start : start + BATCH]]
+        new = [(p.shape[1], p.shape[0]) for p in pictures]
+        sizes += new
+        if spec.zoom == 1:  # with zoom the network's input is made from pictures of any size
+            found = [cropping.given([[0, 0, *size]], size) for size in new]
+            pictures = [cropping.crop(p, f, whole)[0] for p, f in zip(pictures, found)]
+        yield spec.tensor(pictures if spec.zoom != 1 else np.stack(pictures))
