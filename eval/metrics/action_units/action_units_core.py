@@ -45,3 +45,29 @@ def scores(cells: np.ndarray) -> dict[str, np.ndarray]:
         "f1_per_unit": f1,
         "accuracy_per_unit": per_unit,
     }
+
+
+def best_thresholds(probabilities: np.ndarray, references: np.ndarray) -> np.ndarray:
+    """Per unit the threshold (present from it on) with the highest F1; to be searched on validation data only.
+
+    Args:
+        probabilities: [N, U] in [0, 1]; references: as for `counts`.
+
+    Returns:
+        [U]; of equally good ones the highest, and 0.5 for a unit without a positive label.
+    """
+    probabilities, references = np.asarray(probabilities, np.float64), np.asarray(references)
+    if probabilities.shape != references.shape or probabilities.ndim != 2:
+        raise ValueError(f"probabilities of shape {probabilities.shape} for references of shape {references.shape}")
+    columns = zip(probabilities.T, references.T)
+    return np.array([_best_threshold(p[(y == 0) | (y == 1)], y[(y == 0) | (y == 1)] == 1) for p, y in columns])
+
+
+def _best_threshold(scores: np.ndarray, positive: np.ndarray) -> float:
+    if not positive.any():
+        return 0.5
+    order = np.argsort(-scores, kind="stable")
+    scores, hits = scores[order], positive[order].cumsum()
+    last = np.append(scores[1:] != scores[:-1], True)  # equal scores become positive together
+    f1 = 2 * hits / (np.arange(1, len(hits) + 1) + hits[-1])
+    return float(scores[last][f1[last].argmax()])

@@ -142,3 +142,42 @@ def fit_temperature(logits: np.ndarray, references: np.ndarray) -> float:
             break
         inverse = following
     return float(1 / inverse)
+
+
+def brier_classes(probabilities: np.ndarray, references: np.ndarray) -> np.ndarray:
+    """Squared distance between distributions [N, K] and class indices [N], summed over classes, [N] in [0, 2].
+
+    Brier 1950; NaN where the index is negative.
+    """
+    p, references = np.asarray(probabilities, np.float64), np.asarray(references, np.int64)
+    truth = np.eye(p.shape[-1])[np.maximum(references, 0)]
+    return np.where(references < 0, np.nan, ((p - truth) ** 2).sum(axis=-1))
+
+
+def brier_labels(probabilities: np.ndarray, references: np.ndarray) -> np.ndarray:
+    """Squared difference of probabilities and labels 0 or 1 [N, U]; NaN where a label is anything else."""
+    p, y = np.asarray(probabilities, np.float64), np.asarray(references, np.float64)
+    return np.where((y == 0) | (y == 1), (p - y) ** 2, np.nan)
+
+
+def of_classes(probabilities: np.ndarray, references: np.ndarray, bins: int = 10) -> dict[str, float]:
+    """All figures for one of K classes: "ece", "ace", "mce", "bias", "brier", "nll"; NaN without any label.
+
+    Args:
+        probabilities: [N, K]; references: class indices [N], negative where unlabelled; bins: as for `reliability`.
+    """
+    out = calibration(*top_class(probabilities, references), bins)
+    return out | _means(brier_classes(probabilities, references), nll_classes(probabilities, references))
+
+
+def of_labels(probabilities: np.ndarray, references: np.ndarray, bins: int = 10) -> dict[str, float]:
+    """The same for independent labels [N, U], all of them pooled; anything but 0 and 1 is unlabelled."""
+    out = calibration(probabilities, references, bins)
+    return out | _means(brier_labels(probabilities, references), nll_labels(probabilities, references))
+
+
+def _means(brier: np.ndarray, nll: np.ndarray) -> dict[str, float]:
+    known = np.isfinite(brier)
+    if not known.any():
+        return {"brier": float("nan"), "nll": float("nan")}
+    return {"brier": float(brier[known].mean()), "nll": float(nll[known].mean())}

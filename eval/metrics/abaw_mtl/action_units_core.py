@@ -1,0 +1,1 @@
+../action_units/action_units_core.py

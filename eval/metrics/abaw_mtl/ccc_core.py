@@ -1,0 +1,1 @@
+../ccc/ccc_core.py

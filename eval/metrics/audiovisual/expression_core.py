@@ -1,0 +1,1 @@
+../expression/expression_core.py
