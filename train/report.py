@@ -3,50 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import platform
-import subprocess
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from emotion import hub
 from emotion.datasets import Samples
+from emotion.models.base import multiply_adds
 from emotion.outputs import Task
+from emotion.provenance import provenance
 from train.data import FaceData
 from train.recipe import Recipe
-
-PACKAGES = ("torch", "torchvision", "timm", "accelerate", "numpy")
-
-
-def multiply_adds(model: nn.Module) -> int:
-    """Multiply-adds of one forward pass on `model.example()`."""
-    counter = FlopCounterMode(display=False)
-    with counter, torch.no_grad():
-        model.eval()(model.example())
-    return counter.get_total_flops() // 2
-
-
-def provenance() -> dict[str, str]:
-    """Versions of everything that shapes a result, and the commit."""
-    out = {"python": platform.python_version(), "commit": _commit()}
-    for name in PACKAGES:
-        try:
-            out[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return out
-
-
-def _commit() -> str:
-    try:
-        run = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return run.stdout.strip()
 
 
 def expression_report(task: Task, truth: np.ndarray, seen: np.ndarray) -> dict[str, Any]:
@@ -96,8 +64,25 @@ def confusion_table(report: dict[str, Any]) -> list[str]:
     return lines
 
 
-def card_text(card: hub.Card, recipe: Recipe, model: nn.Module, command: str, figures: list[str]) -> str:
-    """README.md of a checkpoint trained here, with the front matter the Hub reads."""
+WEB_PICTURES = (
+    "Training pictures were collected on the web; people of some ages, origins and looks are rare in them, and so are "
+    "the classes with few rows above."
+)
+
+
+def card_text(
+    card: hub.Card,
+    recipe: Recipe,
+    model: nn.Module,
+    command: str,
+    figures: list[str],
+    limits: str = WEB_PICTURES,
+    unit: str = "face",
+) -> str:
+    """README.md of a checkpoint trained here, with the front matter the Hub reads.
+
+    `limits` says what the training data lack, `unit` what one forward pass works on.
+    """
     parameters = sum(p.numel() for p in model.parameters())
     versions = ", ".join(f"{k} {v}" for k, v in provenance().items())
     return (
@@ -114,7 +99,7 @@ def card_text(card: hub.Card, recipe: Recipe, model: nn.Module, command: str, fi
                 "",
                 f"- Predicts: {', '.join(model.labels)}",
                 f"- Trained on: {', '.join(card.trained_on)}",
-                f"- Size: {parameters:,} parameters, {multiply_adds(model) / 1e6:.0f} M multiply-adds per face",
+                f"- Size: {parameters:,} parameters, {multiply_adds(model) / 1e6:.0f} M multiply-adds per {unit}",
                 f"- Licence: {card.licence} (commercial use: {'yes' if card.commercial else 'no'})",
                 f"- Reproduce: `{command}` (seed {recipe.settings.seed}; {versions})",
                 "",
@@ -123,9 +108,8 @@ def card_text(card: hub.Card, recipe: Recipe, model: nn.Module, command: str, fi
                 "",
                 "## Not for",
                 "",
-                "Predictions are of facial expression as labelled by people, not of what somebody feels. Training",
-                "pictures were collected on the web; people of some ages, origins and looks are rare in them, and so",
-                "are the classes with few rows above. Not for medical, hiring, policing or surveillance use.",
+                f"Predictions are of expression as labelled by people, not of what somebody feels. {limits}",
+                "Not for medical, hiring, policing or surveillance use.",
             ]
         )
         + "\n"

@@ -241,11 +241,19 @@ class AVFusion(nn.Module):
         return Clips(*(torch.zeros(1, *s) for s in (self.config.input.audio_shape, self.config.input.visual_shape)))
 
 
-# What a test can do to one modality x, given standard normal n of its shape; a row is called "none", "zeros", ...
+# What a test can do to one modality x, given standard normal n of its shape.
 DISTORTIONS = {
     "zeros": lambda x, n: torch.zeros_like(x),
     "noise": lambda x, n: n,
     "addnoise": lambda x, n: x + x.mean() + x.std() * n,
+}
+# What a test does to audio and to pictures; "absent" leaves it to the model (`AVFusionConfig.missing`).
+CONDITIONS = {
+    "both": ("", ""),
+    "audio": ("", "absent"),
+    "video": ("absent", ""),
+    "noisy audio": ("addnoise", ""),
+    "noisy video": ("", "addnoise"),
 }
 
 
@@ -263,3 +271,20 @@ def distort(x: Tensor, distortion: str, noise: Tensor) -> Tensor:
     if distortion not in DISTORTIONS:
         raise ValueError(f"distortion must be one of {', '.join(DISTORTIONS)}, not {distortion!r}")
     return DISTORTIONS[distortion](x, noise)
+
+
+def under(clips: Clips, condition: str, generator: torch.Generator) -> Clips:
+    """A batch under one of `CONDITIONS`; noise is drawn from `generator` (on the CPU).
+
+    Raises:
+        ValueError: unknown condition.
+    """
+    if condition not in CONDITIONS:
+        raise ValueError(f"condition must be one of {', '.join(CONDITIONS)}, not {condition!r}")
+    out: list[Tensor | None] = []
+    for x, distortion in zip(clips, CONDITIONS[condition]):
+        if distortion == "absent" or x is None:
+            out.append(None)
+        else:
+            out.append(distort(x, distortion, torch.randn(x.shape, generator=generator).to(x)) if distortion else x)
+    return Clips(*out)

@@ -1,0 +1,277 @@
+"""Training of the audiovisual fusion: cross-entropy with modality dropout, validated under every modality condition."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from emotion import hub
+from emotion.datasets import ravdess
+from emotion.errors import UserError
+from emotion.models.avfusion import CONDITIONS, AVFusion, Clips, under
+from emotion.models.efficientface import EfficientFace
+from eval.metrics.expression.expression_core import confusion, scores
+from train import report as figures_of
+from train.avfusion_data import DROPOUTS, Batch, ClipData, Turn, modality_dropout, standardised
+from train.loop import Schedule, Stage
+from train.recipe import Recipe, parse, samples
+
+RESAMPLES = 2000  # of speakers, for the intervals
+LIMITS = "Training clips are few and, in RAVDESS, acted: two sentences by 24 North American actors in a studio."
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One entry of a recipe's `stages`.
+
+    Attributes:
+        epochs: how many.
+        lr: learning rate; lr_backbone: of the face network, the same unless given, 0 freezes it.
+        evaluate_every: epochs between validations.
+        schedule: factor on the learning rates.
+    """
+
+    epochs: int
+    lr: float
+    lr_backbone: float | None = None
+    evaluate_every: int = 1
+    schedule: Schedule = field(default_factory=Schedule)
+
+
+@dataclass(frozen=True)
+class Options:
+    """A recipe's further fields.
+
+    Attributes:
+        stages: what is trained how.
+        batch: clips per batch, before modality dropout multiplies them.
+        modality_dropout: "softhard", "noise" or "none".
+        turn: augmentation of pictures.
+        noise: standard deviation of what is added to standardised measurements and sound features.
+        smoothing: label smoothing.
+        standardise: compute mean and deviation of the inputs on the training clips (the original has none).
+        select: the best epoch has the highest validation accuracy with "both" modalities, or on the "mean" of both,
+            audio alone and pictures alone.
+        workers: processes that load pictures.
+    """
+
+    stages: tuple[Phase, ...]
+    batch: int = 8
+    modality_dropout: str = "softhard"
+    turn: Turn = field(default_factory=Turn)
+    noise: float = 0.0
+    smoothing: float = 0.0
+    standardise: bool = False
+    select: str = "both"
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        if self.modality_dropout not in DROPOUTS or self.select not in ("both", "mean"):
+            raise ValueError(f"modality_dropout: one of {', '.join(DROPOUTS)}; select: both or mean")
+
+
+class AVFusionTrainee:
+    """A fusion model in training."""
+
+    def __init__(
+        self, model: AVFusion, train: ClipData, valid: ClipData, test: ClipData | None, options: Options
+    ) -> None:
+        self.model, self.train, self.valid, self.test, self.options = model, train, valid, test, options
+
+    def stages(self) -> list[Stage]:
+        """One stage per phase."""
+        return [
+            Stage(f"fusion-{k + 1}", phase.epochs, self._groups(phase), phase.schedule, phase.evaluate_every, phase)
+            for k, phase in enumerate(self.options.stages)
+        ]
+
+    def _groups(self, phase: Phase) -> list[tuple[float, list[nn.Parameter]]]:
+        named = dict(self.model.named_parameters())
+        face = [p for name, p in named.items() if name.startswith("backbone.")]
+        rest = [p for name, p in named.items() if not name.startswith("backbone.")]
+        rate = phase.lr if phase.lr_backbone is None else phase.lr_backbone
+        return [(phase.lr, rest), *([(rate, face)] if rate and face else [])]
+
+    def begin(self, stage: Stage) -> None:
+        """Freeze what does not learn."""
+        learning = {id(p) for _, group in stage.groups for p in group}
+        for parameter in self.model.parameters():
+            parameter.requires_grad_(id(parameter) in learning)
+
+    def batches(self, stage: Stage) -> DataLoader:
+        """Shuffled batches of all training clips."""
+        return self.train.loader(self.options.batch, shuffle=True, workers=self.options.workers)
+
+    def loss(self, model: nn.Module, batch: Batch, stage: Stage) -> Tensor:
+        """Cross-entropy of one augmented batch, lacking modalities included."""
+        features, visual, classes = batch
+        self.model.train()
+        if self.model.backbone is not None:
+            visual = np.stack([self.options.turn(crops) for crops in visual])
+            self.model.backbone.train(any(p.requires_grad for p in self.model.backbone.parameters()))
+        clips = to(self.model.inputs(features, visual), next(self.model.parameters()).device)
+        if self.options.noise:
+            clips = Clips(self._disturb(clips.audio), clips.visual if visual.ndim > 3 else self._disturb(clips.visual))
+        clips, classes = modality_dropout(clips, classes.to(clips.audio.device), self.options.modality_dropout)
+        return F.cross_entropy(model(clips)["expression"].float(), classes, label_smoothing=self.options.smoothing)
+
+    def _disturb(self, x: Tensor) -> Tensor:
+        return x + self.options.noise * torch.randn_like(x)
+
+    def evaluate(self, model: nn.Module, stage: Stage) -> dict[str, float]:
+        """Validation accuracy under the conditions that `select` asks for; their mean is the "score"."""
+        conditions = ("both", "audio", "video") if self.options.select == "mean" else ("both",)
+        accuracy = {c: top(predict(model, self.valid, c), self.valid.classes, 1) for c in conditions}
+        return {"score": sum(accuracy.values()) / len(accuracy)} | {f"accuracy_{c}": a for c, a in accuracy.items()}
+
+
+def to(clips: Clips, device: torch.device) -> Clips:
+    """The clips on another device."""
+    return Clips(*(None if x is None else x.to(device) for x in clips))
+
+
+@torch.inference_mode()
+def predict(model: AVFusion, data: ClipData, condition: str = "both", seed: int = 0, batch: int = 16) -> Tensor:
+    """Logits [N, K] of all clips in order, under one of `CONDITIONS`, in evaluation mode."""
+    model.eval()
+    generator, parts = torch.Generator().manual_seed(seed), []
+    device = next(model.parameters()).device
+    for features, visual, _ in data.loader(batch, shuffle=False):
+        clips = under(model.inputs(features, visual), condition, generator)
+        parts.append(model(to(clips, device))["expression"].float().cpu())
+    return torch.cat(parts)
+
+
+def figures(logits: Tensor, classes: Tensor) -> dict[str, float]:
+    """The original's figures (accuracy, top-5 accuracy, mean cross-entropy) and ours, which mind rare classes.
+
+    Args:
+        logits: [N, K]; classes: int64 [N].
+
+    Returns:
+        "loss"; "accuracy", "top5", "uar" (mean recall over classes) and "f1" (macro) in [0, 1].
+    """
+    rows = scores(confusion(logits.numpy(), classes.numpy(), logits.shape[1]))
+    return {
+        "loss": float(F.cross_entropy(logits, classes)),
+        "accuracy": top(logits, classes, 1),
+        "top5": top(logits, classes, 5),
+        "uar": float(rows["balanced_accuracy"]),
+        "f1": float(rows["f1"]),
+    }
+
+
+def top(logits: Tensor, classes: Tensor, k: int) -> float:
+    """Share of samples whose class is among the k largest logits; k is cut to the number of classes."""
+    best = logits.topk(min(k, logits.shape[1]), dim=1).indices
+    return float((best == classes[:, None]).any(dim=1).float().mean())
+
+
+def interval(logits: Tensor, classes: Tensor, groups: np.ndarray, seed: int = 0) -> dict[str, tuple[float, float]]:
+    """95 % intervals of accuracy and UAR, drawing whole groups (actors) with replacement."""
+    names = np.unique(groups)
+    tables = np.stack(
+        [confusion(logits.numpy()[groups == g], classes.numpy()[groups == g], logits.shape[1]) for g in names]
+    )
+    draws = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), RESAMPLES)
+    rows = scores(np.einsum("dg,gij->dij", draws, tables))
+    return {
+        name: tuple(float(v) for v in np.percentile(rows[key], (2.5, 97.5)))
+        for name, key in (("accuracy", "accuracy"), ("uar", "balanced_accuracy"))
+    }
+
+
+def build(recipe: Recipe, folders: dict[str, Path], init: str | None) -> AVFusionTrainee:
+    """The trainee of a fusion recipe.
+
+    Args:
+        recipe: its fields beside the usual ones are `model` (the network's config) and those of `Options`.
+        folders: of the data sets.
+        init: checkpoint to start from: a fusion model of the same shape, or an EfficientFace as the network's eye.
+
+    Raises:
+        UserError: the recipe's fields, its data, or the checkpoint to start from do not fit.
+    """
+    rest = dict(recipe.rest)
+    torch.manual_seed(recipe.settings.seed)
+    config = hub.build("avfusion", _with_names(rest.pop("model"), folders), where="model").config
+    rest["stages"] = [parse(Phase, p, f"stage {k + 1}") for k, p in enumerate(rest.get("stages", ()))]
+    rest["turn"] = parse(Turn, rest.get("turn", {}), "turn")
+    options = parse(Options, rest, "recipe")
+    parts = {role: samples(recipe, role, folders) for role in ("train", "valid", "test")}
+    if not parts["train"] or not parts["valid"]:
+        raise UserError("the recipe needs data for train and valid")
+    data = {role: ClipData(p, config.input, config.labels) for role, p in parts.items() if p}
+    if options.standardise:
+        config = replace(config, input=standardised(data["train"]))
+    torch.manual_seed(recipe.settings.seed)
+    model = AVFusion(config)
+    if init:
+        start(model, hub.load(init))
+    return AVFusionTrainee(model, data["train"], data["valid"], data.get("test"), options)
+
+
+def _with_names(table: dict[str, Any], folders: dict[str, Path]) -> dict[str, Any]:
+    """The model's config with the names of RAVDESS's action units, where its visual input is `action_units`."""
+    given = table.get("input", {})
+    if given.get("visual") != "action_units":
+        return table
+    if "ravdess" not in folders:
+        raise UserError("this recipe needs RAVDESS: add --data FOLDER")
+    names = ravdess.action_units(folders["ravdess"])[0]
+    return {**table, "input": {**given, "visual": {"names": names}}}
+
+
+def start(model: AVFusion, other: nn.Module) -> None:
+    """Begin from another checkpoint's weights.
+
+    Raises:
+        UserError: neither a fusion model of the same shape nor, for a model that reads faces, an EfficientFace.
+    """
+    if isinstance(other, EfficientFace) and model.backbone is not None:
+        model.backbone.load_state_dict(other.backbone.state_dict())
+    elif isinstance(other, AVFusion):
+        hub.fit(model, other.state_dict(), where="the checkpoint to start from")
+    else:
+        raise UserError("start from a fusion checkpoint, or from an EfficientFace where the model reads faces")
+
+
+def report(trainee: AVFusionTrainee, recipe: Recipe, command: str) -> tuple[hub.Card, str]:
+    """Measure the trained model under every condition; returns what config.json stores and the model card's text."""
+    model, measured, lines = trainee.model.cpu(), {}, []
+    # figures of the weights as they are stored: half precision
+    model.load_state_dict({k: v.half().float() if v.is_floating_point() else v for k, v in model.state_dict().items()})
+    for data in (d for d in (trainee.test, trainee.valid) if d is not None):
+        part = data.parts[0]
+        where = f"{part.dataset}/{part.split}"
+        lines += ["", f"### {where}: {len(data)} clips of {len(set(data.groups))} speakers ({part.protocol})", ""]
+        table, kept = condition_table(model, data)
+        lines += table
+        measured |= {f"{where}/{name}": value for name, value in kept.items()}
+    trained_on = tuple(dict.fromkeys(p.dataset for p in trainee.train.parts))
+    card = hub.Card(recipe.name, recipe.licence, recipe.commercial, trained_on, measured, "trained by this project")
+    return card, figures_of.card_text(card, recipe, model, command, lines, LIMITS, "clip")
+
+
+def condition_table(model: AVFusion, data: ClipData) -> tuple[list[str], dict[str, float]]:
+    """Figures per modality condition, as Markdown lines and as "condition/metric" -> value."""
+    lines = ["| input | accuracy | 95 % | UAR | 95 % | macro F1 | top 5 |", "|---" * 7 + "|"]
+    kept = {}
+    for condition in CONDITIONS:
+        logits = predict(model, data, condition)
+        row, spread = figures(logits, data.classes), interval(logits, data.classes, data.groups)
+        low, high = ([f"{spread[m][end]:.3f}" for m in ("accuracy", "uar")] for end in (0, 1))
+        lines.append(
+            f"| {condition} | {row['accuracy']:.4f} | {low[0]}-{high[0]} | {row['uar']:.4f} | {low[1]}-{high[1]} | "
+            f"{row['f1']:.4f} | {row['top5']:.4f} |"
+        )
+        kept |= {f"{condition}/{m}": round(row[m], 4) for m in ("accuracy", "uar", "f1")}
+    lines += ["", "Intervals: 2,000 draws of whole speakers. Noise is added as mean + deviation of the batch."]
+    return lines, kept
