@@ -16,7 +16,7 @@ from PIL import Image
 from emotion import alignment
 from emotion.detectors import MTCNN, Detector, Dlib, FirstFace, Haar, detector
 from emotion.errors import UserError
-from emotion.models.base import FaceInput
+from emotion.models.base import FaceInput, enlarge, middle
 from emotion.outputs import Faces
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "Haar",
     "crop",
     "detector",
+    "fit_picture",
     "given",
     "select",
     "similarity",
@@ -131,6 +132,29 @@ def crop(picture: np.ndarray, faces: Faces, spec: FaceInput) -> np.ndarray:
     for i, region in enumerate(_regions(faces.boxes, spec, picture.shape[1::-1])):
         out[i] = _resize(_cut(picture, region), spec.size, spec.antialias)
     return out
+
+
+def fit_picture(picture: np.ndarray, spec: FaceInput) -> np.ndarray:
+    """A picture that is a face crop already (as data sets have them), brought to a model's size and channels.
+
+    Args:
+        picture: uint8, grey [H, W] or RGB [H, W, 3].
+        spec: what the model eats; margin, square, shift and template play no part.
+
+    Returns:
+        uint8 [height, width, C] in the channel order of `spec`: ready for `spec.normalise`.
+    """
+    if picture.ndim == 3 and spec.channels == "gray":
+        picture = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+    height, width = spec.size
+    if spec.zoom != 1:
+        picture = middle(enlarge(picture, spec.size, spec.zoom), spec.size)
+    elif picture.shape[:2] != (height, width):
+        shrinking = picture.shape[0] > height and spec.antialias
+        picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR)
+    if picture.ndim == 2:
+        picture = np.repeat(picture[..., None], spec.depth, axis=2)
+    return np.ascontiguousarray(picture[..., ::-1] if spec.channels == "bgr" else picture)
 
 
 def _regions(boxes: np.ndarray, spec: FaceInput, picture_size: tuple[int, int]) -> np.ndarray:

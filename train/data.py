@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -12,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from emotion.datasets import Samples
 from emotion.errors import UserError
+from emotion.faces import fit_picture
 from emotion.labels import index_map
 from emotion.models.base import FaceInput
 
@@ -81,19 +81,6 @@ def arrange(samples: Samples, task: str, names: tuple[str, ...]) -> np.ndarray:
         if k >= 0:
             out[:, k] = samples.targets[task][:, column]
     return out
-
-
-def fit_picture(picture: np.ndarray, spec: FaceInput) -> np.ndarray:
-    """A face crop, grey [H, W] or RGB [H, W, 3], as uint8 [h, w, C] in the network's size and channels."""
-    if picture.ndim == 3 and spec.channels == "gray":
-        picture = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
-    height, width = spec.size
-    if picture.shape[:2] != (height, width):
-        shrinking = picture.shape[0] > height and spec.antialias
-        picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR)
-    if picture.ndim == 2:
-        picture = np.repeat(picture[..., None], spec.depth, axis=2)
-    return np.ascontiguousarray(picture[..., ::-1] if spec.channels == "bgr" else picture)
 
 
 def balance(classes: np.ndarray, least: int, most: int, rng: np.random.Generator) -> np.ndarray:

@@ -16,7 +16,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from emotion.outputs import Task
 
@@ -204,3 +204,13 @@ class FaceModel(Protocol):
     def decode(self, logits: dict[str, Tensor]) -> dict[str, Task]: ...
 
     def example(self) -> Tensor: ...
+
+
+def multiply_adds(model: nn.Module) -> int:
+    """Multiply-adds of one forward pass on `model.example()`."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    counter = FlopCounterMode(display=False)
+    with counter, torch.no_grad():
+        model.eval()(model.example())
+    return counter.get_total_flops() // 2
