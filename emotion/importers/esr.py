@@ -46,14 +46,13 @@ def read(source: Path, batchnorm: str = "running", stage: int | None = None, nam
     Raises:
         UserError: files missing, unreadable, of different kinds, or of no known variant.
     """
-    files = _choose(_find(Path(source)), Path(source), stage)
-    base = _tensors(files[BASE], Path(source) / BASE)
-    branches = []
-    for number in range(1, len(files)):
-        file = f"Net-Branch_{number}.pt"
-        branches.append(_tensors(files[file], Path(source) / file))
-    _check_equal(branches, Path(source))
-    config = _recognise(base, branches, Path(source))
+    source = Path(source)
+    files = _choose(_find(source), source, stage)
+    parts = {n: _tensors(file, file if isinstance(file, Path) else source / n) for n, file in files.items()}
+    base = parts[BASE]
+    branches = [parts[f"Net-Branch_{number}.pt"] for number in range(1, len(parts))]
+    _check_equal(branches, source)
+    config = _recognise(base, branches, source)
     try:
         config = replace(config, batchnorm=batchnorm)
     except ValueError as error:
@@ -65,7 +64,7 @@ def read(source: Path, batchnorm: str = "running", stage: int | None = None, nam
     return Imported(
         config=config,
         tensors=tensors,
-        card=_card(config, Path(source), name),
+        card=_card(config, source, name),
         dropped={"bn*.num_batches_tracked": "counts training steps, plays no part in prediction"},
         notes=_notes(config),
     )
