@@ -52,19 +52,16 @@ def distribution(samples: Samples, task: str, seed: int = 0) -> Distribution:
     if not len(y):
         raise UserError(f"{samples.dataset} has no {task} labels in this split")
     if task == "valence_arousal":
-        cells = sampling.grid_cells(y, BINS)
-        weights, shape = sampling.grid_weights(y, BINS), (BINS, BINS)
-        columns = np.eye(BINS * BINS, dtype=np.float32)[cells]
+        cells, weights = sampling.grid_cells(y, BINS), sampling.grid_weights(y, BINS)
+        before, after = (np.bincount(cells, w, BINS * BINS).reshape(BINS, BINS) for w in (None, weights))
         ranges = tuple((float(a.min()), float(a.max())) for a in y.T)
-        labels: tuple[str, ...] = ()
+        return Distribution(task, (), before, after / weights.sum() * len(y), len(y), ranges)
+    if task == "action_units":
+        columns, weights = y == 1, sampling.multilabel_weights(y, seed)
     else:
-        columns, ranges, labels = (y == 1 if task == "action_units" else y), (), samples.labels[task]
-        weights = (
-            sampling.multilabel_weights(y, seed) if task == "action_units" else sampling.class_weights(y.argmax(axis=1))
-        )
-        shape = (len(labels),)
-    after = weights / weights.sum() * len(y) @ columns
-    return Distribution(task, labels, columns.sum(axis=0).reshape(shape), after.reshape(shape), len(y), ranges)
+        columns, weights = y, sampling.class_weights(y.argmax(axis=1))
+    after = weights @ columns / weights.sum() * len(y)
+    return Distribution(task, samples.labels[task], columns.sum(axis=0), after, len(y))
 
 
 def rows(found: Distribution) -> list[tuple[str, ...]]:

@@ -204,7 +204,8 @@ def predict(model: nn.Module, data: Units, member: int | None = None, batch: int
     model.eval()
     device = next(model.parameters()).device
     parts = []
-    for indices in data.videos():
+    films = data.videos() if data.length else [data.order[i : i + batch] for i in range(0, len(data.order), batch)]
+    for indices in films:
         chunks = [indices[i : i + batch] for i in range(0, len(indices), batch)]
         images = (data.spec.tensor([data.source(i) for i in chunk]).to(device) for chunk in chunks)
         embeddings = torch.cat([model.embed(x, member) for x in images], dim=1)
