@@ -230,7 +230,7 @@ def _with_names(table: dict[str, Any], folders: dict[str, Path]) -> dict[str, An
 
 
 def start(model: AVFusion, other: nn.Module) -> None:
-    """Begin from another checkpoint's weights.
+    """Begin from another checkpoint's weights; class scores start afresh where the expressions differ.
 
     Raises:
         UserError: neither a fusion model of the same shape nor, for a model that reads faces, an EfficientFace.
@@ -238,7 +238,9 @@ def start(model: AVFusion, other: nn.Module) -> None:
     if isinstance(other, EfficientFace) and model.backbone is not None:
         model.backbone.load_state_dict(other.backbone.state_dict())
     elif isinstance(other, AVFusion):
-        hub.fit(model, other.state_dict(), where="the checkpoint to start from")
+        own = model.state_dict() if other.config.labels != model.config.labels else {}
+        heads = {k: v for k, v in own.items() if k.startswith(("fc.", "audio.head.", "visual.head."))}
+        hub.fit(model, other.state_dict() | heads, where="the checkpoint to start from")
     else:
         raise UserError("start from a fusion checkpoint, or from an EfficientFace where the model reads faces")
 

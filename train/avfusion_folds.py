@@ -14,11 +14,11 @@ import torch
 
 from emotion.errors import UserError
 from emotion.models.avfusion import CONDITIONS
+from emotion.provenance import provenance
 from train import avfusion, loop
 from train import recipe as recipes
 from train.__main__ import smoke
 from train.recipe import Recipe
-from train.report import provenance
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -61,8 +61,16 @@ def hard_loss(
         return sum(terms[name]() for name in affect.split("+"))
     weight = None if weights is None else logits.new_tensor(weights)
     if task == "expression":
-        return F.cross_entropy(logits, targets, weight)
+        return (
+            F.cross_entropy(logits, targets, weight) if targets.ndim == 1 else spread_entropy(logits, targets, weight)
+        )
     return F.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype), pos_weight=weight)
+
+
+def spread_entropy(logits: Tensor, targets: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Weighted cross-entropy against distributions [N, K], divided by the weight used as for single classes."""
+    weighted = targets if weight is None else targets * weight
+    return -(weighted * logits.log_softmax(-1)).sum() / weighted.sum()
 
 
 def soft_loss(
@@ -131,7 +139,7 @@ class Balance:
         """Take an epoch's validation figures of some tasks, larger being better."""
         for task, value in figures.items():
             better = value > self.best.get(task, -math.inf)
-            self.waiting[task] = 0 if better else self.waiting[task] + 1
+            self.waiting[task] = 0 if better else self.waiting.get(task, 0) + 1
             self.best[task] = max(value, self.best.get(task, -math.inf))
         self.wait(self.waiting)
 

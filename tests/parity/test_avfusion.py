@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -11,14 +12,20 @@ import pytest
 import torch
 
 from emotion import audio, hub, importers
+from emotion.datasets import ravdess
 from emotion.faces import MTCNN
-from emotion.importers.avfusion import original_input
-from emotion.models.avfusion import AVFusion, Clips, distort
+from emotion.importers.avfusion import PREFIXES, original_input
+from emotion.importers.efficientface import rename
+from emotion.models.avfusion import AVFusion, Clips, distort, under
 from emotion.models.avfusion_audio import clip_samples, mfcc
 from emotion.models.avfusion_video import FaceStretch, choose_frames, face_stretch, frame_numbers, middle_frames
 from emotion.models.base import AudioInput
 from tests.parity.avfusion_synth import clip_frame, face_frame, two_faces, wav, waveform
 from tests.parity.common import array, assert_close, blocks, cases, load, params, state_dict
+from train import loop
+from train.avfusion import figures, top
+from train.avfusion_data import Turn, modality_dropout
+from train.loop import Schedule, Settings, Stage
 
 METHOD = "avfusion"
 
@@ -237,6 +244,114 @@ def test_frame_numbers(case: dict) -> None:
         for timing in ("index", "time"):  # the same at 30 frames per second
             config = replace(original_input(frames), seconds=total / 30 + 1e-6, timing=timing)
             assert choose_frames(iter(film), config) == expected
+
+
+@pytest.mark.parametrize("case", params(METHOD, kind="annotations"))
+def test_annotations(case: dict, tmp_path: Path) -> None:
+    path = tmp_path / "annotations.txt"
+    path.write_text("\n".join(case["lines"]) + "\n", encoding="utf-8")
+    read = ravdess.annotations(path)
+    assert {subset: [vars(row) for row in rows] for subset, rows in read.items()} == case["expected"]
+    actors = ravdess.split_actors({a for part in case["published_split"].values() for a in part})
+    names = {"training": "train", "validation": "valid", "testing": "test"}
+    for subset, expected in case["published_split"].items():
+        assert sorted(actors[names[subset]]) == expected
+
+
+@pytest.mark.parametrize("case", params(METHOD, kind="modality_dropout"))
+def test_modality_dropout(case: dict) -> None:
+    expected = load(METHOD, f"{case['name']}.npz")
+    clips = Clips(make(case["audio"]), make(case["video"]).transpose(1, 2))
+    torch.manual_seed(case["torch_seed"])
+    out, targets = modality_dropout(clips, torch.tensor(case["targets"]), case["mask"].replace("nodropout", "none"))
+    np.testing.assert_array_equal(targets, expected["targets"])
+    assert_close(out.audio, expected["audio"], case, "audio")
+    assert_close(out.visual.flatten(0, 1), expected["video"], case, "pictures")
+
+
+@pytest.mark.parametrize("case", params(METHOD, kind="training"))
+def test_training(case: dict, tmp_path: Path) -> None:
+    expected, model = load(METHOD, f"{case['name']}.npz"), network(case, tmp_path).double()
+    optimiser = {k: v for k, v in case["optimiser"].items() if k not in ("name", "lr")}
+    stage = Stage("test", 1, [(1.0, list(model.parameters()))])
+    steps = loop._optimizer(stage, Settings(optimizer=case["optimiser"]["name"].lower(), decay_all=True, **optimiser))
+    audio, visual = (x.double() for x in clips(case))
+    torch.manual_seed(case["torch_seed"])
+    logits, targets, losses = [], [], []
+    for i in range(case["steps"]):
+        part = slice(i * case["batch"], (i + 1) * case["batch"])
+        wanted = torch.tensor(case["targets"])[part]
+        batch, wanted = modality_dropout(
+            Clips(audio[part], visual[part]), wanted, case["mask"].replace("nodropout", "none")
+        )
+        out = model.train()(batch)["expression"]
+        loss = torch.nn.functional.cross_entropy(out, wanted)
+        steps.zero_grad()
+        loss.backward()
+        for group in steps.param_groups:
+            group["lr"] = case["optimiser"]["lr"]
+        steps.step()
+        logits.append(out.detach())
+        targets.append(wanted)
+        losses.append(loss.item())
+    assert_close(losses, expected["loss"], case, "loss")
+    assert_close([100 * top(x, y, 1) for x, y in zip(logits, targets)], expected["prec1"], case, "accuracy")
+    seen = figures(torch.cat(logits), torch.cat(targets))
+    epoch = (seen["loss"], 100 * seen["accuracy"], 100 * seen["top5"])
+    assert_close(epoch, expected["epoch"], case, "epoch")
+    ours = {name: rename(name, PREFIXES) for name in state_dict(METHOD, case["keys"])}
+    parameters = dict(model.named_parameters())
+    untouched = {ours[name] for name in case["no_gradient"]}
+    assert {name for name, p in parameters.items() if p.grad is None} == untouched
+    after = model.state_dict()
+    for name, values in expected.items():
+        if name.startswith("after/"):
+            assert_close(after[ours[name.removeprefix("after/")]].flatten()[::7], values, case, name)
+
+
+@pytest.mark.parametrize("case", params(METHOD, kind="evaluation"))
+def test_evaluation(case: dict, tmp_path: Path) -> None:
+    expected, model = load(METHOD, f"{case['name']}.npz"), network(case, tmp_path)
+    targets, generator = torch.tensor(case["targets"]), torch.Generator()
+    for condition in ("both", "audio", "video"):
+        parts = zip(*(x.split(case["batches"]) for x in clips(case)))
+        with torch.inference_mode():
+            logits = torch.cat([model(under(Clips(*p), condition, generator))["expression"] for p in parts])
+        if condition == "both":
+            assert_close(logits, expected["logits"], case, "logits")
+        row = figures(logits, targets)
+        assert_close((row["loss"], 100 * row["accuracy"], 100 * row["top5"]), expected[condition], case, condition)
+
+
+@pytest.mark.parametrize("case", params(METHOD, kind="metrics"))
+def test_metrics(case: dict) -> None:
+    expected, logits = load(METHOD, f"{case['name']}.npz"), make(case["logits"])
+    targets = torch.from_numpy(expected["targets"])
+    row = figures(logits, targets)
+    assert_close((100 * row["accuracy"], 100 * row["top5"], row["loss"]), expected["result"], case)
+    few = logits[:, :3], targets % 3
+    assert_close([100 * top(*few, k) for k in (1, 5)], expected["three_class"], case)
+
+
+@pytest.mark.parametrize("case", params(METHOD, kind="schedule"))
+def test_schedule(case: dict) -> None:
+    schedule = Schedule(kind="step", factor=0.1, at=tuple(case["lr_steps"]))
+    rates = load(METHOD, f"{case['name']}.npz")["lr"]
+    assert_close([case["base_lr"] * schedule(epoch, len(rates)) for epoch in range(len(rates))], rates, case)
+
+
+@pytest.mark.parametrize("case", params(METHOD, kind="transforms"))
+def test_transforms(case: dict) -> None:
+    expected = load(METHOD, f"{case['name']}.npz")
+    picture = (255 * make(case["image"])[0]).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    turn, face = Turn(flip=0.5, degrees=10), original_input().visual
+    for draw in case["draws"]:
+        seed = draw["python_seed"]
+        varied = turn(picture[None], random.Random(seed))
+        x = replace(face, channels="rgb").tensor(varied)[0]
+        assert_close(x[:, ::5, ::5], expected[f"seed{seed}"], case, str(seed))
+    x = replace(face, channels="rgb").tensor(picture[None])[0]
+    assert_close(x[:, ::5, ::5], expected["plain"], case, "plain")
 
 
 def test_every_case_is_tested() -> None:

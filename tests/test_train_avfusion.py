@@ -1,0 +1,196 @@
+"""Training the fusion: what learns, what is measured, and that its recipes run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from emotion import hub
+from emotion.datasets import clips, ravdess
+from emotion.errors import UserError
+from emotion.models.avfusion import CONDITIONS, AVFusion, AVFusionConfig, Clips
+from emotion.models.base import ClipInput, FaceInput
+from emotion.models.efficientface import EfficientFace, EfficientFaceConfig
+from train import __main__ as command
+from train import avfusion, avfusion_folds, loop
+from train import recipe as recipes
+from train.avfusion_data import Turn, modality_dropout
+
+SIZE, FRAMES = 32, 2
+TINY = {
+    "method": "avfusion",
+    "about": "a test",
+    "name": "avfusion_tiny.ravdess",
+    "data": {r: [{"dataset": "ravdess", "split": r, "visual": "action_units"}] for r in ("train", "valid", "test")},
+    "model": {"input": {"visual": "action_units", "frames": 1}, "fusion": "it", "heads": 2, "dropout": 0.1},
+    "settings": {"optimizer": "adamw"},
+    "batch": 4,
+    "standardise": True,
+    "noise": 0.1,
+    "select": "mean",
+    "stages": [{"epochs": 12, "lr": 0.003}],
+}
+FACES = TINY | {
+    "data": {r: [{"dataset": "ravdess", "split": r}] for r in ("train", "valid")},
+    "model": {"input": {"visual": {"size": [SIZE, SIZE]}, "frames": FRAMES}},
+    "turn": {"flip": 0.5, "degrees": 10},
+    "stages": [{"epochs": 1, "lr": 0.01, "lr_backbone": 0.0}, {"epochs": 1, "lr": 0.01, "lr_backbone": 0.001}],
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return ravdess.fake(tmp_path_factory.mktemp("ravdess"), size=SIZE, frames=FRAMES)
+
+
+def recipe_file(folder: Path, table: dict = TINY, **changes: object) -> str:
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump(table | changes))
+    return str(path)
+
+
+def trainee(folder: Path, data: Path, table: dict = TINY, **changes: object) -> avfusion.AVFusionTrainee:
+    return avfusion.build(recipes.load(recipe_file(folder, table, **changes)), {"ravdess": data}, None)
+
+
+def test_a_run_learns_and_measures_every_condition(tmp_path: Path, data: Path) -> None:
+    out = tmp_path / "run"
+    assert command.main([recipe_file(tmp_path), "--data", str(data), "--out", str(out)]) == 0
+    model = hub.load(out / "avfusion_tiny.ravdess")
+    assert model.config.input.visual.names == ravdess.action_units(data)[0]
+    assert len(model.config.input.audio.mean) == model.config.input.audio.coefficients
+    figures = model.card.metrics
+    assert {k.split("/")[2] for k in figures} == set(CONDITIONS)
+    assert figures["ravdess/test/both/accuracy"] > 0.5  # every class has a tone and values of its own
+    assert figures["ravdess/test/video/accuracy"] > 0.5
+    text = (out / "avfusion_tiny.ravdess" / "README.md").read_text()
+    assert "| audio |" in text and "actors 5" in text and "collected on the web" not in text
+
+
+def test_faces_train_with_the_backbone_frozen_or_not(tmp_path: Path, data: Path) -> None:
+    run = trainee(tmp_path, data, FACES)
+    before = {k: v.clone() for k, v in run.model.state_dict().items()}
+    frozen, free = run.stages()
+    for stage, changes in ((frozen, False), (free, True)):
+        run.begin(stage)
+        loader = run.batches(stage)
+        run.loss(run.model, next(iter(loader)), stage).backward()
+        assert (run.model.backbone.top[0].weight.grad is not None) == changes
+        same = torch.equal(run.model.backbone.top[1].running_mean, before["backbone.top.1.running_mean"])
+        assert same != changes
+    figures = run.evaluate(run.model, frozen)
+    assert {"score", "accuracy_both", "accuracy_audio", "accuracy_video"} == set(figures)
+
+
+def test_folds_test_every_speaker_once(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture) -> None:
+    recipe = recipe_file(tmp_path, stages=[{"epochs": 1, "lr": 0.001}])
+    arguments = [recipe, "--data", str(data), "--folds", "3", "--out", str(tmp_path / "folds")]
+    assert avfusion_folds.main(arguments) == 0
+    assert "24 clips of 3 speakers" in capsys.readouterr().out
+    document = json.loads((tmp_path / "folds" / "folds.json").read_text())
+    assert set(document["figures"]) == set(CONDITIONS) and len(document["protocols"]) == 3
+    assert avfusion_folds.main([recipe, "--data", str(data), "--folds", "9"]) == 2
+
+
+def test_starting_from_other_checkpoints() -> None:
+    face = ClipInput(visual=FaceInput(size=(SIZE, SIZE)), frames=FRAMES)
+    torch.manual_seed(1)
+    eye = EfficientFace(EfficientFaceConfig())
+    model = AVFusion(AVFusionConfig(input=face))
+    avfusion.start(model, eye)
+    for name, value in eye.backbone.state_dict().items():
+        assert torch.equal(model.backbone.state_dict()[name], value)
+    other = AVFusion(AVFusionConfig(input=face))
+    avfusion.start(other, model)
+    assert torch.equal(other.fc.weight, model.fc.weight)
+    fewer = AVFusion(AVFusionConfig(input=face, labels=("calm", "anger")))
+    avfusion.start(fewer, model)
+    assert fewer.fc.weight.shape == (2, 256) and torch.equal(fewer.audio.stage1[0].weight, model.audio.stage1[0].weight)
+    with pytest.raises(UserError, match="does not fit"):
+        avfusion.start(AVFusion(AVFusionConfig(input=face, fusion="lt")), model)
+    with pytest.raises(UserError, match="EfficientFace"):
+        avfusion.start(model, torch.nn.Linear(1, 1))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"modality_dropout": "hard"}, "softhard, noise, none"),
+        ({"select": "best"}, "both or mean"),
+        ({"depth": 3}, "depth"),
+        ({"stages": [{"epochs": 1, "lr": 0.1, "loss": "l2"}]}, "loss"),
+        ({"turn": {"shear": 3}}, "shear"),
+        ({"data": {"train": TINY["data"]["train"]}}, "train and valid"),
+        ({"model": {"input": {"visual": {"names": ["a"]}, "frames": 1}}}, "measurements have shape"),
+    ],
+)
+def test_recipes_that_do_not_fit(changes: dict, message: str, tmp_path: Path, data: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        trainee(tmp_path, data, **changes)
+
+
+def test_crops_of_another_size(tmp_path: Path, data: Path) -> None:
+    run = trainee(tmp_path, data, FACES, model={"input": {"visual": {"size": [64, 64]}, "frames": FRAMES}})
+    with pytest.raises(UserError, match="prepare it anew"):
+        next(iter(run.batches(run.stages()[0])))
+
+
+def test_turning_is_the_same_for_all_pictures() -> None:
+    crops = np.random.default_rng(0).integers(0, 256, (1, 16, 16, 3), dtype=np.uint8).repeat(3, axis=0)
+    varied = Turn(flip=1.0, degrees=10)(crops)
+    assert (varied == varied[:1]).all() and not (varied == crops).all()
+    np.testing.assert_array_equal(Turn(flip=1.0)(crops), crops[:, :, ::-1])
+    np.testing.assert_array_equal(Turn()(crops), crops)
+
+
+@pytest.mark.parametrize(("kind", "copies"), [("softhard", 4), ("noise", 3), ("none", 1)])
+def test_modality_dropout_keeps_clips_whole(kind: str, copies: int) -> None:
+    torch.manual_seed(0)
+    number = torch.arange(1.0, 6.0)
+    clips_ = Clips(number.view(5, 1, 1).expand(5, 2, 3), number.view(5, 1, 1).expand(5, 4, 6))
+    out, classes = modality_dropout(clips_, torch.arange(5), kind)
+    assert len(out.audio) == len(out.visual) == len(classes) == 5 * copies
+    whole = 0
+    for audio, visual, k in zip(out.audio, out.visual, classes):
+        if kind == "softhard":
+            total = (audio.mean() + visual.mean()) / (k + 1)
+            assert abs(total - 1) < 1e-5 or abs(total - 2) < 1e-5  # blended or alone, or both whole
+        whole += int((audio == k + 1).all() and (visual == k + 1).all())
+    assert whole >= 5
+
+
+def test_figures_and_intervals() -> None:
+    logits = torch.eye(8)[torch.tensor([0, 0, 1, 2])] * 5
+    classes, groups = torch.tensor([0, 0, 1, 3]), np.array(["a", "b", "a", "b"])
+    row = avfusion.figures(logits, classes)
+    assert row["accuracy"] == 0.75 and row["uar"] == pytest.approx(2 / 3) and row["top5"] == 1
+    low, high = avfusion.interval(logits, classes, groups)["accuracy"]
+    assert (low, high) == (0.5, 1.0)  # speaker b alone, speaker a alone
+
+
+@pytest.mark.parametrize("name", ["avfusion-ravdess", "avfusion-au-ravdess"])
+def test_recipes_build(name: str, tmp_path: Path, data: Path) -> None:
+    recipe = recipes.load(name)
+    model = hub.build("avfusion", avfusion._with_names(recipe.rest["model"], {"ravdess": data}))
+    assert model.config.labels == clips.RAVDESS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["avfusion-ravdess", "avfusion-au-ravdess"])
+def test_smoke(name: str, tmp_path: Path) -> None:
+    assert command.main([name, "--smoke", "--out", str(tmp_path / "run")]) == 0
+
+
+def test_loop_settings_reach_the_optimiser() -> None:
+    linear = torch.nn.Linear(2, 2)
+    stage = loop.Stage("s", 1, [(0.1, list(linear.parameters()))])
+    for decay_all in (False, True):
+        settings = loop.Settings(dampening=0.9, weight_decay=0.01, decay_all=decay_all)
+        kernels, others = loop._optimizer(stage, settings).param_groups
+        assert kernels["dampening"] == 0.9 and kernels["weight_decay"] == 0.01
+        assert others["weight_decay"] == (0.01 if decay_all else 0.0)

@@ -1,0 +1,289 @@
+"""BENet's training: several heads on scenes, one drawn head per sample, selection on fixed validation scenes.
+
+Published configurations train with Adam at a constant 0.001 for 250 epochs from COCO-pose weights. Validation here
+reads the annotated centres of unvaried pictures, where the original's was random.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from emotion import hub
+from emotion.datasets.scenes import Scene, Scenes
+from emotion.errors import UserError
+from emotion.importers import benet as originals
+from emotion.labels import VAD
+from emotion.models.benet import BENet, benet, benet_small
+from eval import emotic
+from eval.metrics.ccc.ccc_core import ccc
+from eval.metrics.detection_ap import detection_ap_core as detection
+from eval.metrics.emotic_map import emotic_map_core as metrics
+from train import benet_losses as losses
+from train import report as figures_of
+from train.benet_augment import Variation
+from train.benet_data import Annotated, SceneData, Source
+from train.compose import EXCITED, LABELS, PLEASED, Arrangement, Composer, frozen
+from train.loop import Schedule, Stage
+from train.recipe import Recipe, parse, samples
+
+PRESETS = {"benet": benet, "small": benet_small}
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One entry of a recipe's `stages`: epochs at a learning rate, and how often to validate."""
+
+    epochs: int
+    lr: float
+    evaluate_every: int = 1
+    schedule: Schedule = field(default_factory=Schedule)
+
+
+class BENetTrainee:
+    """A BENet in training.
+
+    Args:
+        model: the network.
+        train: varied samples.
+        valid: scenes with labels (judged by emotion mAP), with boxes only (by detection AP), or both.
+        phases: stages.
+        batch, workers: of the loader.
+    """
+
+    def __init__(
+        self,
+        model: BENet,
+        train: SceneData,
+        valid: list[Scenes],
+        phases: list[Phase],
+        batch: int = 24,
+        workers: int = 0,
+    ) -> None:
+        self.model, self.train, self.valid, self.phases = model, train, valid, phases
+        self.batch, self.workers = batch, workers
+
+    def stages(self) -> list[Stage]:
+        """One stage per phase, all parameters at one rate."""
+        return [
+            Stage(f"stage-{k + 1}", p.epochs, [(p.lr, list(self.model.parameters()))], p.schedule, p.evaluate_every)
+            for k, p in enumerate(self.phases)
+        ]
+
+    def begin(self, stage: Stage) -> None:
+        """Nothing to switch."""
+
+    def batches(self, stage: Stage) -> DataLoader:
+        """Shuffled batches, heads drawn per sample."""
+        return self.train.loader(self.batch, self.workers)
+
+    def loss(self, model: nn.Module, batch: dict[str, Any], stage: Stage) -> Tensor:
+        """Sum of the parts that the batch's pictures give."""
+        model.train()
+        parts = losses.parts(self.model, model(batch["images"], batch["routes"]), batch)
+        total = sum(parts.values(), batch["images"].new_zeros(()))
+        if torch.distributed.is_initialized():  # every process must touch every parameter
+            total = total + 0 * sum(p.sum() for p in self.model.parameters())
+        return total
+
+    def evaluate(self, model: nn.Module, stage: Stage) -> dict[str, float]:
+        """Figures of all validation sets; "score" is the mean of mAP and AP, as far as there are."""
+        model.eval()
+        out = {f"{data.dataset}_{k}": v for data in self.valid for k, v in judge(model, data).items()}
+        scored = [v for k, v in out.items() if k.endswith(("_mAP", "_AP"))]
+        return {"score": float(np.mean(scored)), **out}
+
+
+def judge(model: BENet, data: Scenes) -> dict[str, float]:
+    """Figures in [0, 1] on unvaried scenes.
+
+    Returns:
+        "AP" of people's boxes (COCO's, crowds ignored) for a model with detector; with labels also "mAP" of emotions
+        and "ccc_<axis>", read at the annotated centres.
+    """
+    scenes, outputs = _read(model, data)
+    out: dict[str, float] = {}
+    if "det" in model.config.heads:
+        pairs = [_complete(s, d) for s, d in zip(scenes, outputs.detections)]
+        out["AP"] = detection.detection_ap(*map(list, zip(*pairs)))["AP"]
+    if data.vocabulary:
+        labels, affect = _targets(data, scenes)
+        known, scores = np.isfinite(labels).all(axis=1), outputs.scores["bu"]
+        n = labels.shape[1]
+        out["mAP"] = float(metrics.average_precision(labels[known], scores[known][:, :n]).mean())
+        for column, axis in enumerate(model.config.affect):
+            out[f"ccc_{axis}"] = ccc(scores[:, n + column], affect[:, VAD.index(axis)])
+    return out
+
+
+def _read(model: BENet, data: Scenes) -> tuple[list[Scene], emotic.Outputs]:
+    """The scenes that can be judged, and what the model says about them."""
+    where = [i for i, s in enumerate(data.scenes) if len(s) or "det" in model.config.heads]
+    scenes = [data.scenes[i] for i in where]
+    boxes = [s.boxes for s in scenes]
+    return scenes, emotic.collect(model, map(data.picture, where), boxes, flip=False, heads=("det", "bu"))
+
+
+def _targets(data: Scenes, scenes: list[Scene]) -> tuple[np.ndarray, np.ndarray]:
+    labels, affect = zip(*(data.targets(s) for s in scenes))
+    return np.concatenate(labels), np.concatenate(affect)
+
+
+def _complete(scene: Scene, found: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Detections and annotations of a scene without what its annotation does not promise: people that are too short."""
+    boxes = np.asarray(found["boxes"]).reshape(-1, 4)
+    tall = boxes[:, 3] - boxes[:, 1] >= scene.complete_from
+    short = scene.boxes[:, 3] - scene.boxes[:, 1] < scene.complete_from
+    truth = {"boxes": scene.boxes, "crowd": scene.crowd, "ignore": short}
+    return {"boxes": boxes[tall], "scores": np.asarray(found["scores"])[tall]}, truth
+
+
+def thresholds(labels: np.ndarray, scores: np.ndarray) -> tuple[float, ...]:
+    """Per emotion the probability from which on calling it present gives the highest F1; 0.5 without any positive.
+
+    Args:
+        labels: 0 or 1, [N, K].
+        scores: [N, K].
+    """
+    order = np.argsort(-scores, axis=0, kind="stable")
+    hits = np.take_along_axis(labels, order, axis=0).cumsum(axis=0)
+    ranked = np.take_along_axis(scores, order, axis=0)
+    f1 = 2 * hits / (np.arange(1, len(labels) + 1)[:, None] + labels.sum(axis=0))
+    best = f1.argmax(axis=0)
+    chosen = ranked[best, np.arange(labels.shape[1])]
+    return tuple(float(t) if n else 0.5 for t, n in zip(chosen, labels.sum(axis=0)))
+
+
+def calibrate(model: BENet, data: list[Scenes]) -> None:
+    """Set the model's thresholds from labelled validation scenes; without any they stay."""
+    rows = []
+    for part in data:
+        if part.vocabulary == model.config.labels:
+            scenes, outputs = _read(model, part)
+            labels = _targets(part, scenes)[0]
+            known = np.isfinite(labels).all(axis=1)
+            rows.append((labels[known], outputs.scores["bu"][known][:, : labels.shape[1]]))
+    if rows:
+        labels, scores = (np.concatenate(column) for column in zip(*rows))
+        model.config = replace(model.config, thresholds=thresholds(labels, scores))
+
+
+def build(recipe: Recipe, folders: dict[str, Path], init: str | None) -> BENetTrainee:
+    """The trainee of a recipe; `init` is a checkpoint to start from, or an HRNet backbone file (.pth).
+
+    Raises:
+        UserError: the recipe's fields, its data, or what to start from do not fit.
+    """
+    rest = dict(recipe.rest)
+    torch.manual_seed(recipe.settings.seed)
+    model = BENet(_config(rest.pop("model")))
+    initialise(model)
+    if init:
+        start(model, init)
+    sources: list[Source] = [
+        Annotated(data, second=_second(model, data), empty="det" in model.config.heads)
+        for data in samples(recipe, "train", folders)
+    ] * rest.pop("repeat", 1)
+    valid = samples(recipe, "valid", folders)
+    if "compose" in rest:
+        composed, judged = _composed(recipe, folders, dict(rest.pop("compose")), model)
+        sources.append(composed)
+        valid.append(judged)
+    how = parse(Variation, rest.pop("variation", {}), "variation")
+    data = SceneData(sources, model.config, rest.pop("heads"), how)
+    phases = [parse(Phase, p, f"stage {k + 1}") for k, p in enumerate(rest.pop("stages"))]
+    return BENetTrainee(model, data, valid, phases, **rest)
+
+
+def _config(table: dict[str, Any]) -> Any:
+    table = dict(table)
+    preset = table.pop("preset", None)
+    if preset is None:
+        return hub.build("benet", table, where="model").config
+    if preset not in PRESETS:
+        raise UserError(f"model: unknown preset {preset!r}; known: {', '.join(PRESETS)}")
+    try:
+        return PRESETS[preset](**{k: tuple(v) if isinstance(v, list) else v for k, v in table.items()})
+    except (TypeError, ValueError) as error:
+        raise UserError(f"model: {error}") from error
+
+
+def _second(model: BENet, data: Scenes) -> bool:
+    """Whether a data set's labels are of the model's second vocabulary."""
+    if data.vocabulary in ((), model.config.labels):
+        return False
+    if data.vocabulary == model.config.extra:
+        return True
+    raise UserError(f"{data.dataset}'s emotions are neither the model's own nor its extra ones")
+
+
+def _composed(recipe: Recipe, folders: dict[str, Path], table: dict[str, Any], model: BENet) -> tuple[Composer, Scenes]:
+    """The composer of training scenes, and fixed scenes from held-back figures and faces."""
+    if model.config.labels != LABELS:
+        raise UserError(f"composed scenes have the emotions {', '.join(LABELS)}; the model's must be the same")
+    count, length = table.pop("valid"), table.pop("length")
+    how = parse(Arrangement, table, "compose")
+    made = []
+    for end in ("", "_valid"):
+        (figures,), (faces,) = (samples(recipe, f"{role}{end}", folders) for role in ("figures", "faces"))
+        made.append(Composer(figures, samples(recipe, f"backgrounds{end}", folders), faces, length, how))
+    return made[0], frozen(made[1], count, recipe.settings.seed)
+
+
+def initialise(model: BENet) -> None:
+    """Start values of the original: kernels normal with deviation 0.001, biases 0; linear layers PyTorch's own."""
+    for module in model.modules():
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+            nn.init.normal_(module.weight, std=0.001)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def start(model: BENet, init: str) -> None:
+    """Begin from another BENet's tensors of equal name and shape, or from an HRNet backbone file.
+
+    Raises:
+        UserError: nothing fits.
+    """
+    if Path(init).is_file():
+        given, _ = originals.backbone(init, model.state_dict())
+    else:
+        wanted = model.state_dict()
+        given = {k: v for k, v in hub.load(init).state_dict().items() if k in wanted and v.shape == wanted[k].shape}
+        if not given:
+            raise UserError(f"no tensor of {init} fits this model")
+    model.load_state_dict(given, strict=False)
+
+
+def report(trainee: BENetTrainee, recipe: Recipe, command: str) -> tuple[hub.Card, str]:
+    """Calibrate and measure the trained model on validation; what config.json stores and the model card's text."""
+    model = trainee.model.cpu().eval()
+    # figures of the weights as they are stored: half precision
+    model.load_state_dict({k: v.half().float() if v.is_floating_point() else v for k, v in model.state_dict().items()})
+    calibrate(model, trainee.valid)
+    figures, lines = {}, []
+    for data in trainee.valid:
+        measured = judge(model, data)
+        where = f"{data.dataset}/{data.split}"
+        figures |= {f"{where}/{k}": round(v, 4) for k, v in measured.items()}
+        lines += ["", f"### {where} ({len(data)} pictures)", ""]
+        lines += [", ".join(f"{k} {v:.3f}" for k, v in measured.items())]
+    trained_on = tuple(
+        dict.fromkeys(s.dataset for role, rows in recipe.data.items() if "valid" not in role for s in rows)
+    )
+    card = hub.Card(recipe.name, recipe.licence, recipe.commercial, trained_on, figures, "trained by this project")
+    limits = str(LIMITS.get("composed" if any(d.dataset == "composed" for d in trainee.valid) else "", ""))
+    return card, figures_of.card_text(card, recipe, model, command, lines, limits, unit="picture")
+
+
+LIMITS = {
+    "composed": "Emotions were learnt from synthetic faces on pasted figures: Happiness, Sadness, Anger, Fear, "
+    "Surprise and Aversion are the expressions of those names, Pleasure a valence of at least "
+    f"{PLEASED}, Excitement such a valence with an arousal of at least {EXCITED}. EMOTIC's other categories are absent."
+}
