@@ -90,6 +90,7 @@ READERS = (
     "emotic",
     "heco",
     "coco_person",
+    "persons",
     "ravdess",
     "clips",
 )

@@ -94,8 +94,8 @@ def tables(root: str | Path, split: str, task: str) -> dict[str, tuple[np.ndarra
         raise UserError(f"no annotation files in {folder}")
     out = {}
     for path in files:
-        rows = _rows(path, part.columns)
-        present = np.array(_present(Path(root), path.stem), np.int64) - 1
+        rows = label_rows(path, part.columns)
+        present = np.array(pictures_present(Path(root), path.stem), np.int64) - 1
         if len(present) and present[-1] >= len(rows):
             raise UserError(f"{path} has {len(rows)} rows, but there is picture {present[-1] + 1} of {path.stem}")
         kept = present[(rows[present] != part.marker).all(axis=1)]
@@ -133,7 +133,12 @@ def thin(classes: np.ndarray, rules: Sequence[tuple[int, int]]) -> np.ndarray:
     return kept
 
 
-def _rows(path: Path, columns: int) -> np.ndarray:
+def label_rows(path: Path, columns: int) -> np.ndarray:
+    """The rows of an annotation file, float64 [frames, columns].
+
+    Raises:
+        UserError: rows that do not parse.
+    """
     lines = path.read_text(encoding="utf-8").rstrip().split("\n")[1:]
     try:
         rows = np.array([line.split(",") for line in lines], np.float64)
@@ -144,7 +149,8 @@ def _rows(path: Path, columns: int) -> np.ndarray:
     return rows
 
 
-def _present(root: Path, video: str) -> list[int]:
+def pictures_present(root: Path, video: str) -> list[int]:
+    """Numbers of the face pictures of a clip, ascending, from 1."""
     folder = root / "cropped_aligned" / video
     return sorted(int(p.stem) for p in folder.glob("*.jpg") if p.stem.isdecimal())
 
@@ -189,28 +195,41 @@ def _test(root: Path, task: str) -> Samples:
         raise UserError(f"cannot read {path}: {error}") from error
     ids, groups = [], []
     for video in videos:
-        present = _present(root, video)
+        present = pictures_present(root, video)
         if not present:
             raise UserError(f"{path} names {video}, but {root / 'cropped_aligned' / video} has no pictures")
-        numbers = fill_gaps(present, _frames(root, video) + 1)
+        numbers = fill_gaps(present, frame_count(find_video(root, video)) + 1)
         ids += [_picture(video, n) for n in numbers]
         groups += [video] * len(numbers)
     missing = np.full((len(ids), len(PARTS[task].labels)), np.nan, np.float32)
     return _samples(root, "test", task, ids, missing, groups)
 
 
-def _frames(root: Path, video: str) -> int:
-    """Frames of a test video; `_left` and `_right` are persons in the video without that ending."""
-    name = video.removesuffix("_left").removesuffix("_right")
+def find_video(root: Path, clip: str) -> Path:
+    """The video file of a clip; `_left` and `_right` are persons in the video without that ending.
+
+    Raises:
+        UserError: there is none.
+    """
+    name = clip.removesuffix("_left").removesuffix("_right")
     files = sorted((root / "videos").glob(f"batch*/{name}.*"))
     if not files:
         raise UserError(f"no video {name} in {root / 'videos'}/batch*: its length is needed")
+    return files[0]
+
+
+def frame_count(path: Path) -> int:
+    """Frames of a video.
+
+    Raises:
+        UserError: it cannot be read.
+    """
     try:
-        with av.open(str(files[0])) as container:
+        with av.open(str(path)) as container:
             stream = container.streams.video[0]
             return stream.frames or sum(1 for packet in container.demux(stream) if packet.size)
     except (OSError, IndexError, av.FFmpegError) as error:
-        raise UserError(f"cannot read the video {files[0]}: {error}") from error
+        raise UserError(f"cannot read the video {path}: {error}") from error
 
 
 def fake(root: str | Path, frames: int = 24, size: int = 112, seed: int = 0) -> Path:

@@ -8,6 +8,8 @@ import torch
 from PIL import Image
 
 from emotion import clips, exports_abaw, faces, uncertainty
+from emotion.datasets.affwild2 import keep_labelled
+from emotion.datasets.affwild2_2020 import fill_gaps
 from emotion.models.base import FaceInput
 from emotion.models.emenet import EMENet, EMENetConfig, Temperature, probabilities
 from emotion.outputs import Faces
@@ -301,3 +303,16 @@ def test_members_that_agree_have_no_epistemic_uncertainty():
     p = np.random.default_rng(0).dirichlet(np.ones(7), 200)
     unsure = uncertainty.categorical(np.stack([p] * 5))
     assert (unsure["epistemic"] >= 0).all() and unsure["epistemic"].max() < 1e-6
+
+
+def test_frame_lists():
+    c, expected = case("frame_lists"), expected_of("frame_lists")
+    for i, length in enumerate(c["lengths"]):
+        present = (expected[f"present_{i}"] + 1).tolist()
+        np.testing.assert_array_equal(np.array(fill_gaps(present, length)) - 1, expected[f"result_{i}"], str(i))
+    rows = np.array([[0, 1], [-1, 0], [1, 1], [0, 0], [1, 0], [-5, -5], [1, 1]])  # as "what" says
+    frames = np.array([0, 1, 3, 4, 6])
+    for name, marker in {"au": -1, "va": -5}.items():
+        kept = keep_labelled(rows, frames, marker)
+        np.testing.assert_array_equal(kept, expected[f"keep_{name}_ids"])
+        np.testing.assert_array_equal(rows[kept], expected[f"keep_{name}_labels"])
