@@ -43,10 +43,10 @@ class Turn:
         if draw.random() < self.flip:
             crops = crops[:, :, ::-1]
         angle = draw.randint(-self.degrees, self.degrees)
+        crops = np.ascontiguousarray(crops)
         if not angle:
             return crops
-        turned = [Image.fromarray(c).rotate(angle, Image.Resampling.BILINEAR) for c in np.ascontiguousarray(crops)]
-        return np.stack([np.asarray(picture) for picture in turned])
+        return np.stack([np.asarray(Image.fromarray(c).rotate(angle, Image.Resampling.BILINEAR)) for c in crops])
 
 
 class ClipData(Dataset):

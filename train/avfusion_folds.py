@@ -17,7 +17,6 @@ from emotion.models.avfusion import CONDITIONS
 from emotion.provenance import provenance
 from train import avfusion, loop
 from train import recipe as recipes
-from train.__main__ import smoke
 from train.recipe import Recipe
 
 
@@ -30,7 +29,6 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--scheme", choices=("folds", "five"), default="folds", help="default: %(default)s")
     parser.add_argument("--folds", type=int, default=4, help="of the scheme folds; default: %(default)s")
     parser.add_argument("--init", help="checkpoint to start every fold from")
-    parser.add_argument("--smoke", action="store_true", help="one epoch per fold on synthetic data: does it run?")
     args = parser.parse_args(argv)
     try:
         print("\n".join(run(args)))
@@ -46,8 +44,7 @@ def run(args: argparse.Namespace) -> list[str]:
     if recipe.method != "avfusion":
         raise UserError(f"{args.recipe} is a recipe of {recipe.method}, not of avfusion")
     out = args.out or Path("runs") / f"{Path(args.recipe).stem}-folds"
-    folders = recipes.fake_folders(recipe) if args.smoke else recipes.data_folders(recipe, args.data)
-    recipe = smoke(recipe) if args.smoke else recipe
+    folders = recipes.data_folders(recipe, args.data)
     folds = 5 if args.scheme == "five" else args.folds
     tested = [_fold(recipe, folders, args, fold, out / f"fold-{fold}") for fold in range(folds)]
     classes = torch.cat([t["classes"] for t in tested])
