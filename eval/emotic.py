@@ -6,7 +6,7 @@ to compare with its published numbers only. Keys and units are the original's: e
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,10 +114,11 @@ def _heads(part: str, wanted: np.ndarray, given: dict[str, np.ndarray], measure:
 @torch.inference_mode()
 def collect(
     model: BENet,
-    pictures: Sequence[np.ndarray],
+    pictures: Iterable[np.ndarray],
     boxes: Sequence[np.ndarray],
     options: decode.Decoding = decode.DEFAULT,
     flip: bool = True,
+    heads: Sequence[str] | None = None,
 ) -> Outputs:
     """Run a model over annotated pictures: the whole, every person's crop, and the picture with people blacked out.
 
@@ -127,11 +128,13 @@ def collect(
         boxes: people's boxes per picture, [P, 4].
         options: how people are detected.
         flip: average with the mirrored picture.
+        heads: which of the model's heads to ask; default all.
     """
+    asked = [h for h in model.config.heads if heads is None or h in heads]
     detections, scores = [], {}
     for picture, people in zip(pictures, boxes):
         people = np.asarray(people).reshape(-1, 4)
-        merged, frame = _run(model, picture, people, options, flip)
+        merged, frame = _run(model, asked, picture, people, options, flip)
         if "heatmap" in merged:
             ((faces, tasks),) = decode.people(merged, [frame], model.config, options)
             values = np.concatenate([t.values for t in tasks.values()], axis=1)
@@ -150,10 +153,10 @@ _VECTORS = {"pc": "pc", "context": "bg", "fusion": "fusion"}
 
 
 def _run(
-    model: BENet, picture: np.ndarray, people: np.ndarray, options: decode.Decoding, flip: bool
+    model: BENet, heads: list[str], picture: np.ndarray, people: np.ndarray, options: decode.Decoding, flip: bool
 ) -> tuple[decode.Merged, decode.Frame]:
     """Merged outputs of one picture: row 0 of the maps, one row per person of "pc" and "fusion", one of "bg"."""
-    spec, heads = model.config.input, model.config.heads
+    spec = model.config.input
     frame = spec.frame(picture.shape[1], picture.shape[0])
     inputs, routes = [frame.warp(picture)], {h: [0] for h in ("det", "bu") if h in heads}
     if len(people) and "pc" in heads:

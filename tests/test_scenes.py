@@ -112,10 +112,10 @@ def test_coco_person_splits_crowds_and_masks(tmp_path) -> None:
     data = coco_person.load(root, "train")
     assert [len(s) for s in data.scenes] == [0, 1, 0, 1, 0, 1]
     assert data.scenes[1].crowd.tolist() == [True] and data.scenes[1].complete_from == 30.5
-    names = coco_person.masks(root, data)
-    assert sorted(names) == ["train_1.png", "train_3.png", "train_5.png"]
+    assert data.mask(0) is None
     x0, y0, x1, y1 = data.scenes[3].boxes[0].astype(int)
-    assert coco_person.mask(root, names["train_3.png"])[y0:y1, x0:x1].all()
+    assert data.mask(3)[y0:y1, x0:x1].all() and data.mask(3).sum() == (x1 - x0) * (y1 - y0)
+    np.testing.assert_array_equal(data.subset([3]).mask(0), data.mask(3))
 
 
 def test_coco_person_complains(tmp_path) -> None:

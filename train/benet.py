@@ -35,6 +35,14 @@ from train.recipe import Recipe, parse, samples
 
 PRESETS = {"benet": benet, "small": benet_small}
 
+# What a model card says about the training data.
+ANNOTATED = "EMOTIC's emotions are what a few annotators read into strangers' pictures; they agree only in part."
+COMPOSED = (
+    "Emotions were learnt from synthetic faces on pasted figures: Anger, Fear, Happiness, Sadness and Surprise are the "
+    "expressions of those names, Aversion is disgust, Pleasure a valence of at least "
+    f"{PLEASED}, Excitement such a valence with an arousal of at least {EXCITED}. EMOTIC's other categories are absent."
+)
+
 
 @dataclass(frozen=True)
 class Phase:
@@ -86,11 +94,11 @@ class BENetTrainee:
     def loss(self, model: nn.Module, batch: dict[str, Any], stage: Stage) -> Tensor:
         """Sum of the parts that the batch's pictures give."""
         model.train()
-        parts = losses.parts(self.model, model(batch["images"], batch["routes"]), batch)
-        total = sum(parts.values(), batch["images"].new_zeros(()))
-        if torch.distributed.is_initialized():  # every process must touch every parameter
-            total = total + 0 * sum(p.sum() for p in self.model.parameters())
-        return total
+        outputs = model(batch["images"], batch["routes"])
+        # a batch may lack a head, or any target; then its outputs, and for several processes all weights, still count
+        reached = self.model.parameters() if torch.distributed.is_initialized() else outputs.values()
+        nothing = 0 * sum(value.sum() for value in reached)
+        return nothing + sum(losses.parts(self.model, outputs, batch).values())
 
     def evaluate(self, model: nn.Module, stage: Stage) -> dict[str, float]:
         """Figures of all validation sets; "score" is the mean of mAP and AP, as far as there are."""
@@ -278,12 +286,5 @@ def report(trainee: BENetTrainee, recipe: Recipe, command: str) -> tuple[hub.Car
         dict.fromkeys(s.dataset for role, rows in recipe.data.items() if "valid" not in role for s in rows)
     )
     card = hub.Card(recipe.name, recipe.licence, recipe.commercial, trained_on, figures, "trained by this project")
-    limits = str(LIMITS.get("composed" if any(d.dataset == "composed" for d in trainee.valid) else "", ""))
+    limits = COMPOSED if any(d.dataset == "composed" for d in trainee.valid) else ANNOTATED
     return card, figures_of.card_text(card, recipe, model, command, lines, limits, unit="picture")
-
-
-LIMITS = {
-    "composed": "Emotions were learnt from synthetic faces on pasted figures: Happiness, Sadness, Anger, Fear, "
-    "Surprise and Aversion are the expressions of those names, Pleasure a valence of at least "
-    f"{PLEASED}, Excitement such a valence with an arousal of at least {EXCITED}. EMOTIC's other categories are absent."
-}

@@ -178,15 +178,13 @@ class Annotated:
         order = np.array(others if k < 0 else [k, *others], int)
         labels, affect = self.data.targets(scene)
         labels = labels[order]
-        known = np.isfinite(labels).all(axis=1) & bool(
-            (labels == 1).any()
-        )  # a picture without any label teaches nothing
+        useful = bool((labels == 1).any())  # a picture without any emotion teaches none
         return Sample(
             picture=self.data.picture(i),
             boxes=scene.boxes[order],
             labels=np.nan_to_num(labels),
             affect=affect[order],
-            known=known,
+            known=np.isfinite(labels).all(axis=1) & useful,
             second=self.second,
             ignore=scene.boxes[scene.crowd],
         )
@@ -316,7 +314,8 @@ class Collate:
             boxes = row[f"boxes{scale}"]
             at = losses.centres(boxes)
             cells[i, : len(boxes)] = torch.from_numpy(at)
-            sizes[i, : len(boxes)] = torch.from_numpy((boxes[:, 2:] - boxes[:, :2])[:, ::-1].astype(np.float32))
+            width, height = (boxes[:, 2:] - boxes[:, :2]).astype(np.float32).T
+            sizes[i, : len(boxes)] = torch.from_numpy(np.stack([height, width], axis=1))
             if "det" in row["head"]:
                 heat[i] = torch.from_numpy(losses.heatmap(at, r))
             for x0, y0, x1, y1 in row.get(f"ignore{scale}", np.zeros((0, 4))).astype(int):

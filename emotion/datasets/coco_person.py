@@ -51,18 +51,21 @@ def load(root: str | Path, split: str = "train", source: str = "") -> Scenes:
     scenes = tuple(_scene(image, of_image[image["id"]], notices) for image in chosen)
     names = [s.file for s in scenes]
     _check(root, names)
-    return Scenes(root.name, split, scenes, (), lambda i: _picture(root, "images", names[i]), tuple(notices))
+    with_mask = _names(root, "masks")
+    stems = [Path(name).stem + ".png" for name in names]
+    return Scenes(
+        root.name,
+        split,
+        scenes,
+        vocabulary=(),
+        picture=lambda i: _picture(root, "images", names[i]),
+        mask=(lambda i: _mask(root, stems[i]) if stems[i] in with_mask else None) if with_mask else None,
+        notices=tuple(notices),
+    )
 
 
-def masks(root: str | Path, data: Scenes) -> dict[str, str]:
-    """Which of the pictures have an exact mask: file name -> name of the mask."""
-    have = _names(Path(root), "masks")
-    return {s.file: name for s in data.scenes if (name := Path(s.file).stem + ".png") in have}
-
-
-def mask(root: str | Path, name: str) -> np.ndarray:
-    """One mask, bool [H, W], true where the person is."""
-    return _picture(Path(root), "masks", name)[..., 0] == 255
+def _mask(root: Path, name: str) -> np.ndarray:
+    return _picture(root, "masks", name)[..., 0] == 255
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -133,7 +136,7 @@ def fake(root: str | Path, pictures: int = 6, seed: int = 0) -> Path:
             name, number = f"{split}_{k}", len(table["images"])
             pixels = rng.integers(0, 80, (96, 128, 3), dtype=np.uint8)
             image = {"id": number, "file_name": f"{name}.png", "width": 128, "height": 96, "split": split}
-            table["images"].append(image)
+            table["images"].append({**image, "source": "ccp" if k % 2 else "coco"})
             if k % 2:
                 x, y = (int(v) for v in rng.integers(4, 40, 2))
                 figure = np.zeros((96, 128), bool)

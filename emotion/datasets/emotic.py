@@ -58,7 +58,7 @@ def load(root: str | Path, split: str = "train", pictures: bool = True) -> Scene
         read = read_picture
     if pictures:
         check_pictures(folder, files)
-    return Scenes("emotic", split, tuple(scenes), EMOTIC, lambda i: read(folder / files[i]), tuple(notices))
+    return Scenes("emotic", split, tuple(scenes), EMOTIC, lambda i: read(folder / files[i]), notices=tuple(notices))
 
 
 def _read_mat(path: Path, split: str, notices: list[str]) -> list[Scene]:

@@ -60,7 +60,9 @@ def load(root: str | Path, split: str = "train", published: bool = False) -> Sce
         scenes.append(make_scene(file, size, boxes, notices, labels=labels, vad=vad, rows=np.array(ks), about=about))
     vocabulary = (*HECO, *_MENDED) if published else HECO
     files = list(of_picture)
-    return Scenes("heco", split, tuple(scenes), vocabulary, lambda i: read_picture(folder / files[i]), tuple(notices))
+    return Scenes(
+        "heco", split, tuple(scenes), vocabulary, lambda i: read_picture(folder / files[i]), notices=tuple(notices)
+    )
 
 
 def _read(path: Path) -> list[dict[str, str]]:

@@ -44,7 +44,7 @@ class Scene:
         file: path below the data set's picture folder.
         size: width and height in pixels.
         boxes: float64 [P, 4], x0 y0 x1 y1 inside the picture.
-        labels: emotions of every person, () where not labelled.
+        labels: emotions of every person, None where not labelled.
         vad: float64 [P, 3] on the annotators' scale of 1 to 10, NaN where missing.
         rows: int64 [P], position of every person in the annotation file.
         crowd: bool [P], regions of many people (COCO), never a single person.
@@ -56,7 +56,7 @@ class Scene:
     file: str
     size: tuple[int, int]
     boxes: np.ndarray
-    labels: tuple[tuple[str, ...], ...]
+    labels: tuple[tuple[str, ...] | None, ...]
     vad: np.ndarray
     rows: np.ndarray
     crowd: np.ndarray
@@ -86,7 +86,7 @@ def make_scene(
         file=file,
         size=(int(width), int(height)),
         boxes=clipped,
-        labels=((),) * n if labels is None else tuple(tuple(names) for names in labels),
+        labels=(None,) * n if labels is None else tuple(None if x is None else tuple(x) for x in labels),
         vad=np.full((n, 3), np.nan) if vad is None else np.asarray(vad, np.float64).reshape(n, 3),
         **{"rows": np.arange(n), "crowd": np.zeros(n, bool), **more},
     )
@@ -101,6 +101,7 @@ class Scenes:
         scenes: in the order of the annotation file.
         vocabulary: the emotions that labels come from; () for sets of boxes only.
         picture: index -> uint8 [H, W, 3].
+        mask: index -> bool [H, W], true where the (only) person is, or None where unknown; None without any masks.
         notices: what is odd in the annotations, for people to read; nothing is dropped silently.
     """
 
@@ -109,13 +110,14 @@ class Scenes:
     scenes: tuple[Scene, ...]
     vocabulary: tuple[str, ...]
     picture: Callable[[int], np.ndarray]
+    mask: Callable[[int], np.ndarray | None] | None = None
     notices: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         known = set(self.vocabulary)
         for scene in self.scenes:
             for k, names in enumerate(scene.labels):
-                unknown = [n for n in names if n not in known]
+                unknown = [n for n in names or () if n not in known]
                 if unknown:
                     raise UserError(
                         f"{self.dataset} {self.split}, {scene.file}: person {k + 1} has the unknown emotion "
@@ -127,8 +129,13 @@ class Scenes:
 
     def subset(self, index: Any) -> Scenes:
         """Some scenes, by index array or mask."""
-        where, picture = np.arange(len(self))[index], self.picture
-        return replace(self, scenes=tuple(self.scenes[i] for i in where), picture=lambda i: picture(int(where[i])))
+        where, picture, mask = np.arange(len(self))[index], self.picture, self.mask
+        return replace(
+            self,
+            scenes=tuple(self.scenes[i] for i in where),
+            picture=lambda i: picture(int(where[i])),
+            mask=mask and (lambda i: mask(int(where[i]))),
+        )
 
     @cached_property
     def fingerprint(self) -> str:
@@ -137,10 +144,11 @@ class Scenes:
         return hashlib.sha256(repr(rows).encode()).hexdigest()
 
     def targets(self, scene: Scene) -> tuple[np.ndarray, np.ndarray]:
-        """Emotions 0 or 1, float32 [P, K], and valence, arousal, dominance / 10, float32 [P, 3] with NaN."""
-        table = np.zeros((len(scene), len(self.vocabulary)), np.float32)
+        """Emotions 0 or 1, float32 [P, K], and valence, arousal, dominance / 10, float32 [P, 3]; NaN where missing."""
+        table = np.full((len(scene), len(self.vocabulary)), np.nan, np.float32)
         for k, names in enumerate(scene.labels):
-            table[k, [self.vocabulary.index(n) for n in names]] = 1
+            if names is not None:
+                table[k] = [name in names for name in self.vocabulary]
         return table, (scene.vad / 10).astype(np.float32)
 
 
@@ -197,7 +205,7 @@ def coco_table(data: Scenes, form: str = "x1y1x2y2") -> dict[str, Any]:
             "id": number,
             "category_id": 1,
             "bbox": _box(scene.boxes[k], form),
-            "annotations_categories": list(scene.labels[k]),
+            "annotations_categories": list(scene.labels[k] or ()),
             "annotations_continuous": _continuous(scene.vad[k], scale=1),
             **(scene.people[k] if scene.people else {}),
         }
@@ -227,7 +235,7 @@ def person_table(data: Scenes, form: str = "x1y1x2y2", vad_scale: float = 1, pub
                 "id": number,
                 "category_id": 1,
                 "bbox": [_box(scene.boxes[k if published else j], form) for j in order],
-                "annotations_categories": [list(scene.labels[j]) for j in order],
+                "annotations_categories": [list(scene.labels[j] or ()) for j in order],
                 "annotations_continuous": [_continuous(scene.vad[j], vad_scale) for j in order],
             }
         )
