@@ -1,0 +1,78 @@
+"""Data sets as the commands want them: by name, with a reader's own options, checked."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from emotion import datasets
+from emotion.datasets import Samples
+from emotion.errors import UserError
+from eval.results import DataInfo
+
+
+def load(name: str, root: Path, split: str, options: list[str]) -> Any:
+    """The samples (or scenes) of one split.
+
+    Args:
+        name: of a reader.
+        root: the data set's folder.
+        split: as the reader calls it.
+        options: "NAME=VALUE", further arguments of the reader.
+
+    Raises:
+        UserError: unknown data set, option or split, or a folder that does not hold it.
+    """
+    reader = datasets.reader(name)
+    if not root.is_dir():
+        raise UserError(
+            f"no folder {root}; `python -m eval datasets {name}` says where to get {name} and what it holds"
+        )
+    return reader.load(root, split, **_options(name, reader.load, options))
+
+
+def _options(name: str, load: Any, options: list[str]) -> dict[str, Any]:
+    known = list(inspect.signature(load).parameters)[2:]
+    types, out = typing.get_type_hints(load), {}
+    for option in options:
+        key, equals, value = option.partition("=")
+        if not equals or key not in known:
+            raise UserError(
+                f"{name} has no option {option!r}; give NAME=VALUE with {', '.join(known) or 'none at all'}"
+            )
+        try:
+            out[key] = TypeAdapter(types[key]).validate_python(value)
+        except ValidationError as error:
+            raise UserError(f"option {option}: {error.errors()[0]['msg']}") from error
+    return out
+
+
+def faces(name: str, root: Path, split: str, options: list[str]) -> Samples:
+    """Labelled faces; see `load`.
+
+    Raises:
+        UserError: also where the data set holds scenes or clips.
+    """
+    data = load(name, root, split, options)
+    if not isinstance(data, Samples):
+        raise UserError(f"{name} holds no single faces; this command scores faces")
+    if not len(data):
+        raise UserError(f"{name} {split} in {root} is empty")
+    return data
+
+
+def info(samples: Samples) -> DataInfo:
+    """What was asked."""
+    groups = None if samples.groups is None else len(set(samples.groups.tolist()))
+    n = len(samples)
+    return DataInfo(samples.dataset, samples.split, samples.protocol, samples.fingerprint, n, groups)
+
+
+def known() -> dict[str, dict[str, str]]:
+    """Where every data set comes from and under what terms: name -> "where", "terms", "splits"."""
+    return yaml.safe_load((Path(__file__).parent / "datasets.yaml").read_text(encoding="utf-8"))

@@ -1,0 +1,257 @@
+"""Predictions for labelled faces: our own file (.npz), and tables that other tools wrote (.csv, .parquet).
+
+Columns of a table, one row per sample:
+- `id`: the sample's name as the reader gives it (`python -m eval datasets NAME --data DIR --ids` lists them);
+- `expression`: a label, and/or `expression.<label>` for every label: probabilities that sum to 1;
+- `valence`, `arousal`: in [-1, 1];
+- `AU1`, `AU2` ...: probabilities, or 0 and 1; a unit is present from 0.5 on.
+Other columns are ignored. The prefixes `valence_arousal.` and `action_units.` of our own tables are understood.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from emotion.errors import UserError
+from emotion.labels import ACTION_UNIT_NAMES, VALENCE_AROUSAL, canonical
+from eval.results import replace_file
+
+SHOWN = 8  # problems that a message lists; the rest is counted
+PRESENT = 0.5
+Columns = dict[str, list[Any]]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What one model says about N samples.
+
+    Attributes:
+        ids: sample names.
+        labels: vocabulary per task.
+        values: task -> float [N, K], probabilities or values.
+        choice: "expression" -> int [N], the class; "action_units" -> 0 or 1 [N, U].
+        uncertainty: task -> float [N], larger is less sure; where the model gives it.
+        hard: tasks without probabilities: `values` only repeat the choice.
+        about: model, data set and how they were made, in words.
+    """
+
+    ids: tuple[str, ...]
+    labels: dict[str, tuple[str, ...]]
+    values: dict[str, np.ndarray]
+    choice: dict[str, np.ndarray] = field(default_factory=dict)
+    uncertainty: dict[str, np.ndarray] = field(default_factory=dict)
+    hard: tuple[str, ...] = ()
+    about: dict[str, Any] = field(default_factory=dict)
+
+    def take(self, rows: np.ndarray) -> Predictions:
+        """Some rows, by index."""
+        parts = {name: {k: v[rows] for k, v in getattr(self, name).items()} for name in _ARRAYS}
+        return Predictions(tuple(self.ids[i] for i in rows), self.labels, hard=self.hard, about=self.about, **parts)
+
+
+_ARRAYS = ("values", "choice", "uncertainty")
+
+
+def write(predictions: Predictions, path: Path) -> None:
+    """Write the .npz file; it appears whole or not at all.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    head = {"labels": predictions.labels, "hard": predictions.hard, "about": predictions.about}
+    arrays = {f"{name}.{task}": v for name in _ARRAYS for task, v in getattr(predictions, name).items()}
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, head=np.array(json.dumps(head)), ids=np.array(predictions.ids, dtype=str), **arrays)
+    replace_file(path, buffer.getvalue())
+
+
+def read(path: Path) -> Predictions:
+    """Predictions of any supported file.
+
+    Raises:
+        UserError: unreadable, another format, or rows that are wrong (named).
+    """
+    if path.suffix == ".npz":
+        return _read_npz(path)
+    if path.suffix == ".csv":
+        return from_table(_read_csv(path), path, first_row=2)
+    if path.suffix in (".parquet", ".pq"):
+        return from_table(_read_parquet(path), path, first_row=1)
+    raise UserError(f"{path}: predictions are .npz (ours), .csv or .parquet; scenes are .json (COCO results)")
+
+
+def _read_npz(path: Path) -> Predictions:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        head = json.loads(str(arrays.pop("head")))
+        labels = {task: tuple(names) for task, names in head["labels"].items()}
+        ids = tuple(arrays.pop("ids").tolist())
+        parts: dict[str, dict[str, np.ndarray]] = {name: {} for name in _ARRAYS}
+        for key, array in arrays.items():
+            name, task = key.split(".")
+            parts[name][task] = array
+            if len(array) != len(ids):
+                raise ValueError(f"{len(ids)} ids but {len(array)} rows of {key}")
+        return Predictions(ids, labels, hard=tuple(head["hard"]), about=head["about"], **parts)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"cannot read {path}: {error}; is it complete, and written by `python -m eval run`?") from error
+
+
+def _read_csv(path: Path) -> Columns:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = csv.reader(file)
+            head = [name.strip() for name in next(rows, [])]
+            table = []
+            for row in rows:
+                if row and len(row) != len(head):
+                    raise UserError(f"{path} row {rows.line_num}: {len(row)} cells under {len(head)} headers")
+                table += [row] if row else []
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+    return {name: [row[k] for row in table] for k, name in enumerate(head)}
+
+
+def _read_parquet(path: Path) -> Columns:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise UserError("reading Parquet needs pyarrow: pip install 'emotion[eval]', or give a CSV file") from error
+    try:
+        return pq.read_table(path).to_pydict()
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"cannot read {path}: {error}; is the file complete?") from error
+
+
+# -- foreign tables ---------------------------------------------------------------------------------------------------
+
+
+def from_table(columns: Columns, path: Path, first_row: int = 2) -> Predictions:
+    """Predictions from named columns.
+
+    Args:
+        columns: name -> cells, strings or numbers.
+        path: for messages.
+        first_row: number of the first data row in the file.
+
+    Raises:
+        UserError: lists wrong cells by row: no number, outside its range, an unknown label, an id given twice.
+    """
+    columns = {name.removeprefix("valence_arousal.").removeprefix("action_units."): v for name, v in columns.items()}
+    if "id" not in columns:
+        raise UserError(f"{path} has no column `id`; its columns are {', '.join(columns) or 'none'}")
+    if not columns["id"]:
+        raise UserError(f"{path} has no rows")
+    problems: list[str] = []
+    report = _Reporter(path, first_row, problems)
+    ids = tuple(str(v) for v in columns["id"])
+    seen: dict[str, int] = {}
+    for row, name in enumerate(ids):
+        if name in seen:
+            report(row, f"sample {name!r} again, first in row {seen[name] + first_row}")
+        seen.setdefault(name, row)
+    labels, values, choice, hard = {}, {}, {}, []
+    if all(name in columns for name in VALENCE_AROUSAL):
+        labels["valence_arousal"] = VALENCE_AROUSAL
+        values["valence_arousal"] = _numbers(columns, VALENCE_AROUSAL, (-1, 1), report)
+    units = tuple(name for name in ACTION_UNIT_NAMES if name in columns)
+    if units:
+        labels["action_units"] = units
+        values["action_units"] = _numbers(columns, units, (0, 1), report)
+        choice["action_units"] = (values["action_units"] >= PRESENT).astype(np.uint8)
+    if "expression" in columns or any(name.startswith("expression.") for name in columns):
+        labels["expression"], values["expression"], choice["expression"] = _expression(columns, report)
+        if not any(name.startswith("expression.") for name in columns):
+            hard.append("expression")
+    if problems:
+        more = f"\n... and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+        raise UserError("\n".join(problems[:SHOWN]) + more)
+    if not labels:
+        raise UserError(
+            f"{path} has no columns of predictions: expression, expression.<label>, valence, arousal, AU1 ..."
+        )
+    return Predictions(ids, labels, values, choice, hard=tuple(hard))
+
+
+class _Reporter:
+    """Collects problems as "FILE row N: what"."""
+
+    def __init__(self, path: Path, first_row: int, problems: list[str]) -> None:
+        self.path, self.first_row, self.problems = path, first_row, problems
+
+    def __call__(self, row: int, what: str) -> None:
+        self.problems.append(f"{self.path} row {row + self.first_row}: {what}")
+
+
+def _numbers(columns: Columns, names: tuple[str, ...], bounds: tuple[float, float], report: _Reporter) -> np.ndarray:
+    out = np.zeros((len(columns["id"]), len(names)))
+    for k, name in enumerate(names):
+        for row, cell in enumerate(columns[name]):
+            try:
+                out[row, k] = float(cell)
+            except (TypeError, ValueError):
+                out[row, k] = np.nan
+            if not bounds[0] <= out[row, k] <= bounds[1]:
+                report(row, f"{name} is {cell!r}, expected a number from {bounds[0]} to {bounds[1]}")
+    return out
+
+
+def _expression(columns: Columns, report: _Reporter) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
+    """Labels, probabilities [N, K] and chosen classes [N]."""
+    names = [name for name in columns if name.startswith("expression.")]
+    labels: dict[str, str] = {}
+    for name in names:
+        try:
+            labels[name] = canonical(name.removeprefix("expression."))
+        except ValueError as error:
+            raise UserError(f"{report.path}, column {name}: {error}") from None
+    said: list[str] = []
+    for row, cell in enumerate(columns.get("expression", [])):
+        try:
+            said.append(canonical(str(cell)))
+        except ValueError as error:
+            report(row, str(error))
+            said.append("")
+    if not names:
+        vocabulary = tuple(sorted(set(said)))
+        chosen = np.array([vocabulary.index(name) for name in said])
+        return vocabulary, np.eye(len(vocabulary))[chosen], chosen
+    vocabulary = tuple(labels.values())
+    p = _numbers(columns, tuple(names), (0, 1), report)
+    for row in np.flatnonzero(np.abs(p.sum(axis=1) - 1) > 1e-3):
+        report(int(row), f"probabilities of expressions sum to {p[row].sum():.4f}, expected 1")
+    chosen = p.argmax(axis=1)
+    for row, name in enumerate(said):
+        if name and name not in vocabulary:
+            report(row, f"expression {name!r} has no column expression.{name}")
+        elif name:
+            chosen[row] = vocabulary.index(name)
+    return vocabulary, p, chosen
+
+
+def match(predictions: Predictions, ids: tuple[str, ...], where: Path | str) -> Predictions:
+    """The rows for `ids`, in their order.
+
+    Raises:
+        UserError: rows for unknown samples, or samples without a row.
+    """
+    row_of = {name: row for row, name in enumerate(predictions.ids)}
+    unknown = sorted(row_of.keys() - set(ids), key=row_of.__getitem__)
+    if unknown:
+        rows = ", ".join(f"{name!r} (row {row_of[name] + 1})" for name in unknown[:SHOWN])
+        raise UserError(f"{where}: {len(unknown)} predictions are for samples that this split lacks: {rows}")
+    missing = [name for name in ids if name not in row_of]
+    if missing:
+        names = ", ".join(map(repr, missing[:SHOWN]))
+        raise UserError(f"{where}: {len(missing)} of {len(ids)} samples have no prediction: {names}")
+    return predictions.take(np.array([row_of[name] for name in ids], dtype=int))

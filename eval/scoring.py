@@ -1,0 +1,210 @@
+"""From predictions and labels of faces to figures: metrics with intervals, per-label values, calibration.
+
+Everything is scored in the data set's vocabulary. Classes that only the model knows are dropped and its probabilities
+rescaled; classes that it lacks are never predicted; action units that it lacks are left out. `notes` tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from emotion.datasets import Samples
+from emotion.errors import UserError
+from emotion.labels import index_map
+from eval import bootstrap
+from eval.metrics.action_units import action_units_core as units
+from eval.metrics.calibration import calibration_core as calibration
+from eval.metrics.ccc import ccc_core
+from eval.metrics.expression import expression_core as expression
+from eval.metrics.risk_coverage.risk_coverage_core import risk_coverage
+from eval.predictions import Predictions
+from eval.results import Figure, TaskResult
+
+
+@dataclass(frozen=True)
+class Scorable:
+    """Predictions and labels of one task, brought together.
+
+    Attributes:
+        labels: the vocabulary scored.
+        known: bool [N], samples that are labelled.
+        terms: [M, T], additive terms of the M labelled samples.
+        figures: sums of terms -> figures; scalar ones are metrics, those with a last axis are per label.
+        rest: figures of the whole that have no interval: metrics and calibration.
+        notes: what had to be adapted.
+    """
+
+    labels: tuple[str, ...]
+    known: np.ndarray
+    terms: np.ndarray
+    figures: bootstrap.Figures
+    rest: dict[str, dict[str, float]]
+    notes: tuple[str, ...] = ()
+
+
+def score(given: Predictions, samples: Samples, replicates: int = bootstrap.REPLICATES) -> dict[str, TaskResult]:
+    """Figures of every task that is both predicted and labelled; rows must correspond.
+
+    Raises:
+        UserError: the predictions and the data set have no task in common.
+    """
+    tasks = [t for t in SCORERS if t in given.values and t in samples.targets]
+    if not tasks:
+        raise UserError(
+            f"nothing to score: {samples.dataset} has labels of {', '.join(samples.targets)}, "
+            f"predictions are of {', '.join(given.values) or 'nothing'}"
+        )
+    return {task: _result(scorable(task, given, samples), samples.groups, replicates) for task in tasks}
+
+
+def scorable(task: str, given: Predictions, samples: Samples) -> Scorable:
+    """One task's predictions and labels, ready for bootstrapping and paired tests."""
+    return SCORERS[task](given, samples)
+
+
+def _result(ready: Scorable, groups: np.ndarray | None, replicates: int) -> TaskResult:
+    n = int(ready.known.sum())
+    if not n:
+        return TaskResult(ready.labels, 0, {}, notes=(*ready.notes, "no sample is labelled"))
+    groups = None if groups is None else np.asarray(groups)[ready.known]
+    whole = ready.figures(ready.terms.sum(axis=0))
+    limits = bootstrap.intervals(ready.terms, ready.figures, groups, replicates)
+    metrics = {k: _figure(float(v), *limits[k]) for k, v in whole.items() if np.ndim(v) == 0 and np.isfinite(v)}
+    metrics |= {k: Figure(v) for k, v in ready.rest["metrics"].items() if np.isfinite(v)}
+    return TaskResult(
+        labels=ready.labels,
+        n=n,
+        metrics=metrics,
+        per_label={
+            k: {label: float(x) for label, x in zip(ready.labels, v) if np.isfinite(x)}
+            for k, v in whole.items()
+            if np.ndim(v) == 1
+        },
+        calibration={k: float(v) for k, v in ready.rest["calibration"].items() if np.isfinite(v)},
+        confusion=tuple(tuple(int(x) for x in row) for row in whole.get("confusion", ())),
+        notes=ready.notes,
+    )
+
+
+def _figure(value: float, low: float, high: float) -> Figure:
+    return Figure(value, low, high) if np.isfinite([low, high]).all() else Figure(value)
+
+
+# -- tasks ------------------------------------------------------------------------------------------------------------
+
+
+def _expression(given: Predictions, samples: Samples) -> Scorable:
+    source, target = given.labels["expression"], samples.labels["expression"]
+    p, choice = given.values["expression"], given.choice["expression"]
+    notes: list[str] = []
+    if source != target:
+        where = index_map(target, source)
+        fewer = [name for name, k in zip(target, where) if k < 0]
+        surplus = [name for name in source if name not in target]
+        p = np.stack([p[:, k] if k >= 0 else np.zeros(len(p)) for k in where], axis=1).astype(np.float64)
+        sums = p.sum(axis=1, keepdims=True)
+        p = np.divide(p, sums, out=np.full_like(p, 1 / p.shape[1]), where=sums > 0)
+        mapped = np.array(index_map(source, target))[choice]
+        choice = np.where(mapped >= 0, mapped, p.argmax(axis=1))
+        notes += [f"never predicted by this model: {', '.join(fewer)}"] if fewer else []
+        notes += [f"left out of this model's answers: {', '.join(surplus)}"] if surplus else []
+    classes = samples.classes("expression")
+    known, k = classes >= 0, len(target)
+    terms = np.eye(k * k)[classes[known] * k + choice[known]]
+    rest: dict[str, dict[str, float]] = {"metrics": {}, "calibration": {}}
+    if "expression" not in given.hard:
+        rest["calibration"] = calibration.of_classes(p[known], classes[known])
+    if (unsure := given.uncertainty.get("expression")) is not None:
+        rest["calibration"] |= _selective(unsure[known], choice[known] != classes[known])
+    return Scorable(target, known, terms, _expression_figures(k), rest, tuple(notes))
+
+
+def _expression_figures(k: int) -> bootstrap.Figures:
+    def figures(sums: np.ndarray) -> dict[str, np.ndarray]:
+        matrix = sums.reshape(*sums.shape[:-1], k, k)
+        found = expression.scores(matrix)
+        there = matrix.sum(axis=-1)
+        hits = np.diagonal(matrix, axis1=-2, axis2=-1)
+        found["f1_all_classes"] = expression.scores(matrix, fixed=True)["f1"]
+        found["recall"] = np.divide(hits, there, out=np.full_like(hits, np.nan, dtype=np.float64), where=there > 0)
+        found["f1_per_label"] = found.pop("f1_per_class")
+        return found | {"confusion": matrix}
+
+    return figures
+
+
+def _selective(uncertainty: np.ndarray, errors: np.ndarray) -> dict[str, float]:
+    found = risk_coverage(uncertainty, errors.astype(np.float64))
+    return {"aurc": found["aurc"], "excess_aurc": found["excess_aurc"], "auroc_of_errors": found["auroc"]}
+
+
+def _action_units(given: Predictions, samples: Samples) -> Scorable:
+    source, target = given.labels["action_units"], samples.labels["action_units"]
+    both = tuple(name for name in target if name in source)
+    if not both:
+        raise UserError(f"the model predicts {', '.join(source)}, {samples.dataset} has labels of {', '.join(target)}")
+    p = given.values["action_units"][:, index_map(both, source)]
+    said = given.choice["action_units"][:, index_map(both, source)]
+    wanted = samples.targets["action_units"][:, index_map(both, target)]
+    known = np.isfinite(wanted).any(axis=1)
+    p, said, wanted = p[known], said[known], wanted[known]
+    cells = np.stack([(said == x) & (wanted == y) for x, y in ((1, 1), (1, 0), (0, 1), (0, 0))], axis=-1)
+    missing = [name for name in target if name not in both]
+    notes = (f"not scored, the model lacks them: {', '.join(missing)}",) if missing else ()
+    rest: dict[str, dict[str, float]] = {"metrics": {}, "calibration": {}}
+    if not np.isin(p, (0, 1)).all():
+        rest["calibration"] = calibration.of_labels(p, wanted)
+    return Scorable(both, known, cells.reshape(len(p), -1).astype(np.float64), _unit_figures, rest, notes)
+
+
+def _unit_figures(sums: np.ndarray) -> dict[str, np.ndarray]:
+    found = units.scores(sums.reshape(*sums.shape[:-1], -1, 4))
+    names = {"f1_per_unit": "f1_per_label", "accuracy_per_unit": "accuracy_per_label"}
+    return {names.get(k, k): v for k, v in found.items()}
+
+
+def _valence_arousal(given: Predictions, samples: Samples) -> Scorable:
+    axes = samples.labels["valence_arousal"]
+    values = given.values["valence_arousal"][:, index_map(axes, given.labels["valence_arousal"])]
+    wanted = samples.targets["valence_arousal"]
+    known = np.isfinite(wanted).all(axis=1)
+    values, wanted = values[known], wanted[known]
+    terms = np.hstack([ccc_core.terms(values[:, k], wanted[:, k]) for k in range(len(axes))])
+    rest: dict[str, dict[str, float]] = {"metrics": {}, "calibration": {}}
+    if samples.groups is not None and known.any():
+        groups = np.asarray(samples.groups)[known]
+        each = [ccc_core.ccc_of_groups(values[:, k], wanted[:, k], groups) for k in range(len(axes))]
+        rest["metrics"] = {"ccc_per_video": float(np.mean(each))}
+    return Scorable(axes, known, terms, _affect_figures(axes), rest)
+
+
+def _affect_figures(axes: tuple[str, ...]) -> bootstrap.Figures:
+    def figures(sums: np.ndarray) -> dict[str, np.ndarray]:
+        sums = sums.reshape(*sums.shape[:-1], len(axes), 6)
+        ccc = ccc_core.ccc_from_sums(sums)
+        n, _, _, xx, yy, xy = np.moveaxis(sums, -1, 0)
+        rmse = np.sqrt(np.maximum(xx + yy - 2 * xy, 0) / np.maximum(n, 1))
+        out = {"ccc": ccc.mean(axis=-1), "rmse": rmse.mean(axis=-1)}
+        for k, axis in enumerate(axes):
+            out |= {f"ccc_{axis}": ccc[..., k], f"rmse_{axis}": rmse[..., k]}
+        return out
+
+    return figures
+
+
+SCORERS: dict[str, Callable[[Predictions, Samples], Scorable]] = {
+    "expression": _expression,
+    "valence_arousal": _valence_arousal,
+    "action_units": _action_units,
+}
+
+
+def worst(task: str, a: Predictions, b: Predictions, samples: Samples) -> np.ndarray:
+    """By how much two models' answers to every sample differ, float [N]; see `python -m eval compare`."""
+    names: Any = [n for n in samples.labels[task] if n in a.labels[task] and n in b.labels[task]]
+    x, y = (p.values[task][:, index_map(tuple(names), p.labels[task])] for p in (a, b))
+    return np.abs(x - y).sum(axis=1)

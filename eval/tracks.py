@@ -1,0 +1,43 @@
+"""What the leaderboard shows per track: which task, which columns, and which figure decides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+FORMATS = ("table", "md", "csv", "json", "html")
+
+
+@dataclass(frozen=True)
+class Track:
+    """One kind of table.
+
+    Attributes:
+        task: task of a result, or "" where rows come from elsewhere (speed).
+        title: for people.
+        metrics: columns; the first one decides the order unless a table says otherwise.
+        lower: metrics of which less is better.
+    """
+
+    task: str
+    title: str
+    metrics: tuple[str, ...]
+    lower: tuple[str, ...] = ()
+
+
+_RMSE = ("rmse_valence", "rmse_arousal", "rmse")
+_SIZES = ("parameters", "multiply_adds")
+
+TRACKS = {
+    "expression": Track("expression", "Expression", ("accuracy", "f1", "balanced_accuracy", "total")),
+    "valence-arousal": Track(
+        "valence_arousal", "Valence and arousal", ("ccc", "ccc_valence", "ccc_arousal", *_RMSE[:2]), _RMSE
+    ),
+    "action-units": Track("action_units", "Action units", ("total", "f1", "accuracy")),
+    "audiovisual": Track("audiovisual", "Audiovisual expression", ("accuracy", "top5", "mean_recall", "f1")),
+    "scene": Track("emotions", "Emotions in scenes", ("mAP", "mAP interpolated")),
+    "detection": Track("detection", "Detection of people", ("AP", "AP .5", "AP .75")),
+    "speed": Track(
+        "", "Speed", ("images_per_second_32", "images_per_second_8", "ms_1", "peak_memory_mb", *_SIZES),
+        ("ms_1", "peak_memory_mb", *_SIZES),
+    ),
+}  # fmt: skip
