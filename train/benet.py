@@ -254,18 +254,20 @@ def initialise(model: BENet) -> None:
 
 
 def start(model: BENet, init: str) -> None:
-    """Begin from another BENet's tensors of equal name and shape, or from an HRNet backbone file.
+    """Begin from an HRNet backbone file, or from another BENet: its backbone, and of its heads what fits.
 
     Raises:
-        UserError: nothing fits.
+        UserError: no BENet, or its backbone differs.
     """
+    wanted = model.state_dict()
     if Path(init).is_file():
-        given, _ = originals.backbone(init, model.state_dict())
+        given, _ = originals.backbone(init, wanted)
     else:
-        wanted = model.state_dict()
-        given = {k: v for k, v in hub.load(init).state_dict().items() if k in wanted and v.shape == wanted[k].shape}
-        if not given:
-            raise UserError(f"no tensor of {init} fits this model")
+        state = hub.load(init).state_dict()
+        given = {k: v for k, v in state.items() if k in wanted and v.shape == wanted[k].shape}
+        differ = [k for k in wanted if k.startswith("backbone.") and k not in given]
+        if differ:
+            raise UserError(f"cannot start from {init}: {len(differ)} tensors of its backbone differ, e.g. {differ[0]}")
     model.load_state_dict(given, strict=False)
 
 
