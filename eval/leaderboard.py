@@ -1,0 +1,208 @@
+"""The leaderboard: measured results and published figures, one table per track, data set, split and protocol.
+
+Measured and reported rows are marked as such in every format. Nothing here needs torch or numpy.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ConfigDict, FiniteFloat, TypeAdapter
+
+from emotion.cli.console import report
+from emotion.errors import UserError
+from eval import results
+from eval.results import Figure, Result
+from eval.speed import SpeedResult, read_speed
+from eval.tracks import TRACKS
+
+REPORTED = Path(__file__).parent / "reported.yaml"
+ABOUT = ("model", "source", "note")  # what a reported row has beside figures
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table. `origin` is a citation (reported) or the commit and date (measured)."""
+
+    model: str
+    measured: bool
+    figures: dict[str, Figure]
+    origin: str
+    note: str = ""
+    parameters: int | None = None
+    multiply_adds: int | None = None
+    speed: float | None = None
+    licence: str = ""
+    weights: str = ""
+
+
+@dataclass
+class Table:
+    """Rows that may be compared with each other, best first."""
+
+    track: str
+    dataset: str
+    split: str
+    protocol: str
+    main: str
+    rows: list[Row] = field(default_factory=list)
+
+    @property
+    def title(self) -> str:
+        """What the table is about, in one line."""
+        return ", ".join(part for part in (TRACKS[self.track].title, self.dataset, self.split, self.protocol) if part)
+
+    @property
+    def metrics(self) -> list[str]:
+        """Columns that any row fills, the deciding one first."""
+        names = [self.main, *(m for m in TRACKS[self.track].metrics if m != self.main)]
+        return [m for m in names if any(m in row.figures for row in self.rows)]
+
+    def lower(self, metric: str) -> bool:
+        """Whether less is better."""
+        return metric in TRACKS[self.track].lower
+
+    def sort(self) -> None:
+        """Best first; rows without the deciding figure last; equals by name."""
+        sign = 1 if self.lower(self.main) else -1
+
+        def key(row: Row) -> tuple:
+            figure = row.figures.get(self.main)
+            return (figure is None, 0 if figure is None else sign * figure.value, row.model, row.origin)
+
+        self.rows.sort(key=key)
+
+    def tied(self, row: Row) -> bool:
+        """Whether the interval of a measured row overlaps that of the best measured one."""
+        best = next((r for r in self.rows if r.measured and self.main in r.figures), None)
+        if best is None or row is best or not row.measured or self.main not in row.figures:
+            return False
+        a, b = best.figures[self.main], row.figures[self.main]
+        return None not in (a.low, b.low) and a.low <= b.high and b.low <= a.high
+
+
+def run(args: argparse.Namespace) -> int:
+    """`leaderboard`: print the tables or write them as a file."""
+    from eval import render
+
+    tables, problems = tables_of([results.FOLDER, *args.results], args.track)
+    for problem in problems:
+        report(UserError(f"left out: {problem}"))
+    text = render.FORMATS[args.format](tables)
+    if args.out is None:
+        print(text)
+    else:
+        suffix = {"table": "txt"}.get(args.format, args.format)
+        path = args.out / f"leaderboard.{suffix}"
+        results.replace_file(path, text.encode())
+        print(path)
+    return 2 if problems and args.strict else 0
+
+
+def tables_of(folders: list[Path], track: str | None = None) -> tuple[list[Table], list[str]]:
+    """All tables in the order of the tracks, and one message per broken result file.
+
+    Raises:
+        UserError: `reported.yaml` is damaged.
+    """
+    found: dict[tuple[str, ...], Table] = {}
+    for table in reported():
+        found[_key(table)] = table
+    measured, problems = results.read_all(folders)
+    for result in measured:
+        for name, spec in TRACKS.items():
+            if spec.task in result.tasks:
+                data = result.data
+                table = Table(name, data.name, data.split, data.protocol, spec.metrics[0])
+                found.setdefault(_key(table), table).rows.append(_row(result, spec.task))
+    speeds, broken = read_speed(folders)
+    for speed in speeds:
+        table = Table("speed", "", "", f"{speed.machine}, {speed.threads} thread(s), {speed.device}", "ms_1")
+        found.setdefault(_key(table), table).rows.append(_speed_row(speed))
+    order = list(TRACKS)
+    chosen = [t for t in found.values() if track in (None, t.track)]
+    for table in chosen:
+        table.sort()
+    chosen.sort(key=lambda t: (order.index(t.track), not any(r.measured for r in t.rows), t.dataset, t.split))
+    return chosen, problems + broken
+
+
+def _key(table: Table) -> tuple[str, ...]:
+    return table.track, table.dataset, table.split, table.protocol
+
+
+def _row(result: Result, task: str) -> Row:
+    model, run, found = result.model, result.run, result.tasks[task]
+    return Row(
+        model=model.name,
+        measured=True,
+        figures=found.metrics,
+        origin=f"{run.date}, commit {run.commit}",
+        note="; ".join(found.notes),
+        parameters=model.parameters,
+        multiply_adds=model.multiply_adds,
+        speed=run.samples_per_second,
+        licence=model.licence,
+        weights=model.weights,
+    )
+
+
+def _speed_row(speed: SpeedResult) -> Row:
+    figures = {name: Figure(value) for name, value in speed.figures.items()}
+    origin = f"{speed.date}, commit {speed.commit}"
+    return Row(speed.model, True, figures, origin, parameters=speed.parameters, multiply_adds=speed.multiply_adds)
+
+
+# -- published figures ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ReportedTable:
+    """A table of `reported.yaml`; every row has "model" and figures, perhaps "source" and "note"."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+    track: str
+    dataset: str
+    split: str
+    protocol: str
+    main: str
+    scale: FiniteFloat
+    rows: list[dict[str, Any]]
+    source: str = ""
+
+
+_REPORTED = TypeAdapter(list[ReportedTable])
+
+
+def reported(path: Path = REPORTED) -> list[Table]:
+    """Published figures, every row with its source.
+
+    Raises:
+        UserError: the file is damaged: unknown track or column, a row without a source.
+    """
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+    return [_reported_table(t, path) for t in results.validated(_REPORTED, document, path)]
+
+
+def _reported_table(given: ReportedTable, path: Path) -> Table:
+    if given.track not in TRACKS or given.main not in TRACKS[given.track].metrics:
+        raise UserError(f"{path}: no track {given.track!r} with the figure {given.main!r}")
+    rows = []
+    for row in given.rows:
+        model, source = str(row.get("model", "")), row.get("source", given.source)
+        figures = {k: v for k, v in row.items() if k not in ABOUT}
+        wrong = [
+            k for k, v in figures.items() if k not in TRACKS[given.track].metrics or not isinstance(v, (int, float))
+        ]
+        if wrong or not model or not source or not figures:
+            raise UserError(f"{path}, {given.dataset}, row {model!r}: needs model, source and figures; wrong: {wrong}")
+        scaled = {k: Figure(round(v / given.scale, 6)) for k, v in figures.items()}
+        rows.append(Row(model, False, scaled, source, row.get("note", "")))
+    return Table(given.track, given.dataset, given.split, given.protocol, given.main, rows)

@@ -1,0 +1,169 @@
+"""Tables of the leaderboard as text, Markdown, CSV, JSON and one self-contained HTML page."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import json
+from collections.abc import Callable
+from importlib.resources import files
+
+from rich.console import Console
+
+from emotion.cli.console import table as rich_table
+from eval.leaderboard import Row, Table
+from eval.results import Figure
+
+TITLE = "Emotion recognition leaderboard"
+LEGEND = (
+    "Measured rows can be recomputed here; reported ones are quoted from their source and were not checked. "
+    "Square brackets: bootstrap 95 % interval, whole videos or subjects drawn where frames depend on each other. "
+    "≈: the interval overlaps that of the best measured row. Tables of different protocols must not be compared."
+)
+_SIZES = {"parameters": 1, "multiply_adds": 1}
+
+
+def _number(metric: str, value: float) -> str:
+    if metric in _SIZES:
+        return f"{value / 1e6:.2f} M"
+    return f"{value:.4f}" if abs(value) <= 3 else f"{value:.1f}"
+
+
+def figure(metric: str, value: Figure | None) -> str:
+    """A figure with its interval."""
+    if value is None:
+        return ""
+    text = _number(metric, value.value)
+    if value.low is None:
+        return text
+    return f"{text} [{_number(metric, value.low)}, {_number(metric, value.high)}]"
+
+
+def header(table: Table) -> list[str]:
+    """Column titles; arrows say whether more or less is better."""
+    metrics = [f"{m.replace('_', ' ')} {'↓' if table.lower(m) else '↑'}" for m in table.metrics]
+    return ["#", "model", "kind", *metrics, *(title for title, _ in _more(table)), "origin", "note"]
+
+
+def cells(table: Table, rank: int, row: Row) -> list[str]:
+    """One line in the order of `header`."""
+    mark = "≈" if table.tied(row) else ""
+    more = [show(row) for _, show in _more(table)]
+    numbers = [figure(m, row.figures.get(m)) for m in table.metrics]
+    return [
+        f"{rank}{mark}",
+        row.model,
+        "measured" if row.measured else "reported",
+        *numbers,
+        *more,
+        row.origin,
+        row.note,
+    ]
+
+
+def _more(table: Table) -> list[tuple[str, Callable[[Row], str]]]:
+    """Columns about the models, only where any row fills them."""
+    columns: dict[str, Callable[[Row], str]] = {
+        "parameters": lambda r: "" if r.parameters is None else _number("parameters", r.parameters),
+        "MACs": lambda r: "" if r.multiply_adds is None else f"{r.multiply_adds / 1e6:.0f} M",
+        "images/s": lambda r: "" if r.speed is None else f"{r.speed:.0f}",
+        "licence": lambda r: r.licence,
+        "weights": lambda r: r.weights,
+    }
+    return [(title, show) for title, show in columns.items() if any(show(row) for row in table.rows)]
+
+
+def as_table(tables: list[Table]) -> str:
+    """Plain text, as wide as it needs to be."""
+    buffer = io.StringIO()
+    console = Console(file=buffer, width=240, markup=False, highlight=False, emoji=False, color_system=None)
+    for table in tables:
+        grid = rich_table(*header(table))
+        for rank, row in enumerate(table.rows, start=1):
+            grid.add_row(*cells(table, rank, row))
+        console.print(table.title)
+        console.print(grid)
+        console.print()
+    console.print(LEGEND, soft_wrap=True)
+    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
+
+
+def as_markdown(tables: list[Table]) -> str:
+    """Markdown that a README can take as it is."""
+    lines = []
+    for table in tables:
+        head = header(table)
+        lines += [f"### {table.title}", "", _pipes(head), "|" + "---|" * len(head)]
+        lines += [_pipes(cells(table, rank, row)) for rank, row in enumerate(table.rows, start=1)]
+        lines.append("")
+    return "\n".join([*lines, LEGEND])
+
+
+def _pipes(parts: list[str]) -> str:
+    return "| " + " | ".join(p.replace("|", "\\|") for p in parts) + " |"
+
+
+def as_csv(tables: list[Table]) -> str:
+    """One line per figure: easy to filter, whatever columns a table has."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    columns = ("track", "dataset", "split", "protocol", "rank", "model", "kind", "metric", "value", "low", "high")
+    writer.writerow((*columns, "origin", "note"))
+    for table in tables:
+        for rank, row in enumerate(table.rows, start=1):
+            kind = "measured" if row.measured else "reported"
+            for metric in table.metrics:
+                if (f := row.figures.get(metric)) is not None:
+                    about = (table.track, table.dataset, table.split, table.protocol, rank, row.model, kind)
+                    writer.writerow((*about, metric, f.value, f.low, f.high, row.origin, row.note))
+    return buffer.getvalue().rstrip("\n")
+
+
+def as_json(tables: list[Table]) -> str:
+    """Everything, for programs."""
+    document = [
+        {
+            "track": t.track,
+            "dataset": t.dataset,
+            "split": t.split,
+            "protocol": t.protocol,
+            "main": t.main,
+            "rows": [
+                {
+                    **{k: v for k, v in vars(row).items() if k != "figures"},
+                    "rank": rank,
+                    "tied_with_best": t.tied(row),
+                    "figures": {k: vars(f) for k, f in row.figures.items()},
+                }
+                for rank, row in enumerate(t.rows, start=1)
+            ],
+        }
+        for t in tables
+    ]
+    return json.dumps(document, indent=1, ensure_ascii=False)
+
+
+def as_html(tables: list[Table]) -> str:
+    """One page without anything to fetch: tables sort by a click or the keyboard, and work without scripts."""
+    page = files("eval").joinpath("leaderboard.html").read_text(encoding="utf-8")
+    body = "\n".join(_section(table) for table in tables)
+    return page.replace("{{title}}", TITLE).replace("{{legend}}", html.escape(LEGEND)).replace("{{tables}}", body)
+
+
+def _section(table: Table) -> str:
+    head = "".join(f'<th scope="col">{html.escape(h)}</th>' for h in header(table))
+    rows = []
+    for rank, row in enumerate(table.rows, start=1):
+        first, model, *rest = (html.escape(c) for c in cells(table, rank, row))
+        tail = "".join(f"<td>{c}</td>" for c in rest)
+        kind = "measured" if row.measured else "reported"
+        rows.append(f'<tr class="{kind}"><td>{first}</td><th scope="row">{model}</th>{tail}</tr>')
+    caption = html.escape(table.title)
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{caption}"><table><caption>{caption}</caption>'
+        f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+FORMATS = {"table": as_table, "md": as_markdown, "csv": as_csv, "json": as_json, "html": as_html}
