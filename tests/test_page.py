@@ -165,7 +165,7 @@ def test_a_damaged_file_gives_a_message_in_place_and_the_page_goes_on(open_page,
     assert not page.locator("#em-message .em-error").is_visible()
 
 
-def test_no_face_is_a_calm_result(open_page, pictures):
+def test_no_face_is_a_calm_result_and_an_example_can_follow(open_page, pictures):
     page = open_page()
     upload(page, pictures["none"])
     page.wait_for_selector("#em-message:has-text('No face found')")
@@ -174,6 +174,9 @@ def test_no_face_is_a_calm_result(open_page, pictures):
     page.click("#em-again")
     page.wait_for_selector("#em-message:has-text('Choose a picture')")
     page.wait_for_selector("#em-picture input[type=file]", state="attached")
+    page.click("#em-examples button[data-file='synthetic.png']")
+    assert heading(page) == "Face 1 of 1"
+    assert not page.locator("#em-faces").is_visible()
 
 
 def test_two_sessions_do_not_mix(open_page, pictures):
