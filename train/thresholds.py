@@ -1,4 +1,4 @@
-"""`python -m train.thresholds CHECKPOINT --data DIR -o OUT`: thresholds per emotion of a scene model, from labelled scenes.
+"""`python -m train.thresholds CHECKPOINT --data DIR -o OUT`: thresholds per emotion from labelled scenes.
 
 From its threshold on, an emotion counts as present; the one with the highest F1 on validation is stored. Imported
 checkpoints have 0.5 for every emotion, which calls frequent ones present in everybody.
