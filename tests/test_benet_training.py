@@ -59,7 +59,7 @@ def parts(tmp_path_factory) -> tuple[Scenes, Scenes]:
 @pytest.fixture(scope="module")
 def composer(parts) -> compose.Composer:
     figures, empty = parts
-    return compose.Composer(figures, [empty], faces(), 10, compose.Arrangement(side=96, crowd=5, empty=0.2))
+    return compose.Composer(figures, [empty], faces(), 10, compose.Arrangement(side=160, crowd=5, empty=0.2))
 
 
 # -- composing ---------------------------------------------------------------------------------------------------------
@@ -77,7 +77,7 @@ def test_composed_scenes_are_labelled_completely(composer) -> None:
     for seed in range(40):
         sample = composer.sample(0, np.random.default_rng(seed))
         height, width = sample.picture.shape[:2]
-        assert min(height, width) == 96 and max(height, width) <= 145
+        assert min(height, width) == 160 and max(height, width) <= 240
         boxes = sample.boxes
         assert (boxes[:, :2] >= 0).all() and (boxes[:, 2:] <= [width, height]).all()
         assert (boxes[:, 2:] > boxes[:, :2]).all()
@@ -245,7 +245,7 @@ def test_detections_too_short_to_be_annotated_are_not_judged() -> None:
 
 def test_a_small_run_writes_a_checkpoint_and_learns(tmp_path, capsys) -> None:
     table = yaml.safe_load((recipes.FOLDER / "benet-small.yaml").read_text())
-    table |= {"batch": 4, "workers": 0, "repeat": 1, "compose": {"length": 12, "valid": 3, "side": 64}}
+    table |= {"batch": 4, "workers": 0, "repeat": 1, "compose": {"length": 12, "valid": 16, "side": 160}}
     table["model"] = {
         "input": {"size": 64}, "width": 4, "stem": 4, "modules": [1, 1, 1], "blocks": 1, "bottlenecks": 1,
         "heads": ["det", "bu"], "labels": list(compose.LABELS), "affect": ["valence", "arousal"],

@@ -105,6 +105,8 @@ class BENetTrainee:
         model.eval()
         out = {f"{data.dataset}_{k}": v for data in self.valid for k, v in judge(model, data).items()}
         scored = [v for k, v in out.items() if k.endswith(("_mAP", "_AP"))]
+        if not scored:
+            raise UserError("nothing to select a model by: the validation data hold neither people nor emotions")
         return {"score": float(np.mean(scored)), **out}
 
 
@@ -117,16 +119,20 @@ def judge(model: BENet, data: Scenes) -> dict[str, float]:
     """
     scenes, outputs = _read(model, data)
     out: dict[str, float] = {}
-    if "det" in model.config.heads:
+    if "det" in model.config.heads and any(len(s) for s in scenes):
         pairs = [_complete(s, d) for s, d in zip(scenes, outputs.detections)]
         out["AP"] = detection.detection_ap(*map(list, zip(*pairs)))["AP"]
-    if data.vocabulary:
-        labels, affect = _targets(data, scenes)
-        known, scores = np.isfinite(labels).all(axis=1), outputs.scores["bu"]
-        n = labels.shape[1]
+    if not data.vocabulary:
+        return out
+    labels, affect = _targets(data, scenes)
+    known, scores = np.isfinite(labels).all(axis=1), outputs.scores["bu"]
+    n = labels.shape[1]
+    if known.any():
         out["mAP"] = float(metrics.average_precision(labels[known], scores[known][:, :n]).mean())
-        for column, axis in enumerate(model.config.affect):
-            out[f"ccc_{axis}"] = ccc(scores[:, n + column], affect[:, VAD.index(axis)])
+    for column, axis in enumerate(model.config.affect):
+        truth = affect[:, VAD.index(axis)]
+        if np.isfinite(truth).any():
+            out[f"ccc_{axis}"] = ccc(scores[:, n + column], truth)
     return out
 
 
@@ -177,7 +183,7 @@ def calibrate(model: BENet, data: list[Scenes]) -> None:
             labels = _targets(part, scenes)[0]
             known = np.isfinite(labels).all(axis=1)
             rows.append((labels[known], outputs.scores["bu"][known][:, : labels.shape[1]]))
-    if rows:
+    if any(len(labels) for labels, _ in rows):
         labels, scores = (np.concatenate(column) for column in zip(*rows))
         model.config = replace(model.config, thresholds=thresholds(labels, scores))
 

@@ -83,14 +83,13 @@ def people_mean(values: Tensor, known: Tensor) -> Tensor:
     return total[some] / known.sum(1)[some]
 
 
-def affect_error(logits: Tensor, values: Tensor) -> Tensor:
-    """Squared error of sigmoid(logits) against values in [0, 1], mean over the axes; NaN where a value is missing."""
-    return (logits.float().sigmoid() - values).square().mean(-1)
+def affect_error(logits: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Squared error of sigmoid(logits) against values in [0, 1], mean over the axes, and whether all values are known.
 
-
-def _affect_mean(logits: Tensor, values: Tensor, present: Tensor) -> Tensor:
-    error = affect_error(logits, values)
-    return people_mean(error.nan_to_num(), present & error.isfinite())
+    Missing values are NaN; they must not reach the difference, where they would spoil the gradient.
+    """
+    error = (logits.float().sigmoid() - values.nan_to_num()).square().mean(-1)
+    return error, values.isfinite().all(-1)
 
 
 def parts(
@@ -161,7 +160,8 @@ def _emotions(
             out[f"{name}{suffix}"] = losses.mean()
         if model.config.affect and not suffix:
             present = batch["present"][chosen] if cells is not None else torch.ones_like(known)
-            affect = _affect_mean(at_people[..., n:], batch["affect"][chosen][:, : at_people.shape[1]], present)
+            error, complete = affect_error(at_people[..., n:], batch["affect"][chosen][:, : at_people.shape[1]])
+            affect = people_mean(error, present & complete)
             if len(affect):
                 out[f"{name}_affect"] = affect.mean()
     return out

@@ -129,7 +129,7 @@ class Composer:
         extent = np.maximum((size * part).astype(int), 1)
         y, x = (rng.integers(0, n - e + 1) for n, e in zip(picture.shape, extent))
         crop = cv2.resize(
-            picture[y : y + extent[0], x : x + extent[1]], size[::-1].tolist(), interpolation=cv2.INTER_AREA
+            picture[y : y + extent[0], x : x + extent[1]], tuple(size[::-1].tolist()), interpolation=cv2.INTER_AREA
         )
         return (crop[:, :: rng.choice([-1, 1])] * rng.uniform(0.7, 1.1)).clip(0, 255).astype(np.float32)
 

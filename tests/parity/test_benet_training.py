@@ -73,9 +73,8 @@ def test_losses(case: dict) -> None:
     for name, values in (("bu_vad_mse", vad), ("bu_vad_mse_nan_person", vad.clone())):
         if name.endswith("nan_person"):
             values[2, 1] = float("nan")
-        error = losses.affect_error(losses.at_cells(given["vad_logits"], cells), values)
-        known = present & error.isfinite()
-        common.assert_close(losses.people_mean(error.nan_to_num(), known), expected[name], case, name)
+        error, complete = losses.affect_error(losses.at_cells(given["vad_logits"], cells), values)
+        common.assert_close(losses.people_mean(error, present & complete), expected[name], case, name)
     vector = (given["vector_labels"] > _threshold(case["predictions"]["vector_labels"]["then"])).float()
     common.assert_close(
         losses.emotion_focal(given["vector_logits"], vector).mean(), expected["vector_focal"], case, "vector"
