@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     _data(sub)
 
     sub = command("datasets", "commands:list_datasets", "known data sets: origin, terms, layout, synthetic copies")
-    sub.add_argument("name", nargs="?", metavar="NAME", help="one of them in full")
+    sub.add_argument("dataset", nargs="?", metavar="NAME", help="one of them in full")
     sub.add_argument("--fake", type=Path, metavar="DIR", help="write a small synthetic copy")
     sub.add_argument("--data", type=Path, metavar="DIR", help="print the sample ids found there")
     sub.add_argument("--split", default="test", help="default: %(default)s")

@@ -12,34 +12,52 @@ import numpy as np
 
 from emotion import datasets
 from emotion.cli.console import pairs, show, table
+from emotion.datasets.scenes import Scenes
 from emotion.errors import UserError
 from emotion.provenance import commit, machine, versions
-from eval import bootstrap, data, predictions, results, scoring
-from eval.results import ModelInfo, Result, RunInfo
+from eval import bootstrap, data, predictions, results, scenes, scoring
+from eval.results import DataInfo, ModelInfo, Result, RunInfo, TaskResult
 
 DIFFERING = 10  # samples that `compare` lists
 
 
 def run(args: argparse.Namespace) -> int:
     """`run`: predictions and a result file of one model."""
+    from emotion import hub
     from eval import runner
 
-    samples = data.faces(args.dataset, args.data, args.split, args.option)
+    loaded = data.load(args.dataset, args.data, args.split, args.option)
+    if isinstance(loaded, Scenes):
+        model = hub.load(args.model, args.device)
+        tasks = scenes.score(scenes.predict(model, loaded, args.quiet), loaded)
+        return _finish(args, tasks, scenes.info(loaded), runner.describe(model.cpu()), None, None)
+    samples = data.checked(loaded, args)
     model = runner.face_model(args.model, args.device)
     path = args.out / "predictions" / f"{results.file_name(model.card.name, samples.dataset, samples.split)}.npz"
     found, speed = runner.predict(model, samples, path, args.batch, args.device, args.quiet)
-    return _finish(args, found, samples, runner.describe(model.cpu()), path, speed)
+    return _finish(args, scoring.score(found, samples), data.info(samples), runner.describe(model.cpu()), path, speed)
 
 
 def score(args: argparse.Namespace) -> int:
     """`score`: a result file for predictions that another tool made."""
-    samples = data.faces(args.dataset, args.data, args.split, args.option)
-    found = predictions.match(predictions.read(args.predictions), samples.ids, args.predictions)
-    return _finish(args, found, samples, ModelInfo(args.name or args.predictions.stem), args.predictions, None)
+    loaded = data.load(args.dataset, args.data, args.split, args.option)
+    if isinstance(loaded, Scenes):
+        tasks, about = scenes.score(scenes.read(args.predictions, loaded), loaded), scenes.info(loaded)
+    else:
+        samples = data.checked(loaded, args)
+        found = predictions.match(predictions.read(args.predictions), samples.ids, args.predictions)
+        tasks, about = scoring.score(found, samples), data.info(samples)
+    return _finish(args, tasks, about, ModelInfo(args.name or args.predictions.stem), args.predictions, None)
 
 
-def _finish(args, found: predictions.Predictions, samples, model: ModelInfo, path: Path, speed: float | None) -> int:
-    scores = scoring.score(found, samples)
+def _finish(
+    args: argparse.Namespace,
+    tasks: dict[str, TaskResult],
+    asked: DataInfo,
+    model: ModelInfo,
+    path: Path | None,
+    speed: float | None,
+) -> int:
     about = RunInfo(
         command=_command(args),
         date=datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
@@ -48,11 +66,11 @@ def _finish(args, found: predictions.Predictions, samples, model: ModelInfo, pat
         machine=machine(),
         device=getattr(args, "device", ""),
         samples_per_second=None if speed is None else round(speed, 1),
-        predictions=path.name,
-        predictions_sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
-        unit="sample" if samples.groups is None else "group",
+        predictions="" if path is None else path.name,
+        predictions_sha256="" if path is None else hashlib.sha256(path.read_bytes()).hexdigest(),
+        unit="sample" if asked.groups is None else "group",
     )
-    result = Result(model, data.info(samples), scores, about)
+    result = Result(model, asked, tasks, about)
     file = args.out / f"{result.name}.json"
     results.write(result, file)
     _print(result)
@@ -88,7 +106,7 @@ def _print(result: Result) -> None:
 
 def compare(args: argparse.Namespace) -> int:
     """`compare`: paired bootstrap and permutation test of two models on the same samples."""
-    samples = data.faces(args.dataset, args.data, args.split, args.option)
+    samples = data.faces(args)
     a, b = (
         predictions.match(predictions.read(p), samples.ids, p)
         for p in (_predictions(args, x) for x in (args.a, args.b))
@@ -132,24 +150,24 @@ def _predictions(args: argparse.Namespace, given: str) -> Path:
 
 def list_datasets(args: argparse.Namespace) -> int:
     """`datasets`: what is known, one of them in full, its sample ids, or a synthetic copy."""
-    if args.name is None:
+    if args.dataset is None:
         rows = table("name", "what", "terms")
         for name in datasets.READERS:
             first = (datasets.reader(name).__doc__ or "").split("\n")[0]
             rows.add_row(name, first, data.known().get(name, {}).get("terms", "-"))
         show(rows, "", "Layout and origin of one of them: python -m eval datasets NAME")
         return 0
-    reader = datasets.reader(args.name)
+    reader = datasets.reader(args.dataset)
     if args.fake is not None:
         if args.fake.exists() and (not args.fake.is_dir() or any(args.fake.iterdir())):
             raise UserError(f"{args.fake} is not an empty folder")
         reader.fake(args.fake)
-        show(f"A synthetic copy of {args.name} is in {args.fake}")
+        show(f"A synthetic copy of {args.dataset} is in {args.fake}")
         return 0
     if args.data is not None:
-        show(*data.faces(args.name, args.data, args.split, args.option).ids)
+        show(*data.faces(args).ids)
         return 0
-    about = data.known().get(args.name, {})
+    about = data.known().get(args.dataset, {})
     signature = inspect.signature(reader.load)
     options = ", ".join(str(p) for p in list(signature.parameters.values())[2:])
     show(

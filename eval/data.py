@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import inspect
 import typing
 from pathlib import Path
@@ -52,18 +53,26 @@ def _options(name: str, load: Any, options: list[str]) -> dict[str, Any]:
     return out
 
 
-def faces(name: str, root: Path, split: str, options: list[str]) -> Samples:
-    """Labelled faces; see `load`.
+def faces(args: argparse.Namespace) -> Samples:
+    """The labelled faces that a command's arguments ask for; see `load`.
 
     Raises:
-        UserError: also where the data set holds scenes or clips.
+        UserError: also where the data set holds scenes.
     """
-    data = load(name, root, split, options)
-    if not isinstance(data, Samples):
-        raise UserError(f"{name} holds no single faces; this command scores faces")
-    if not len(data):
-        raise UserError(f"{name} {split} in {root} is empty")
-    return data
+    return checked(load(args.dataset, args.data, args.split, args.option), args)
+
+
+def checked(loaded: Any, args: argparse.Namespace) -> Samples:
+    """What a reader gave, if it is faces.
+
+    Raises:
+        UserError: it holds scenes or nothing.
+    """
+    if not isinstance(loaded, Samples):
+        raise UserError(f"{args.dataset} holds scenes, this command takes faces")
+    if not len(loaded):
+        raise UserError(f"{args.dataset} {args.split} in {args.data} is empty")
+    return loaded
 
 
 def info(samples: Samples) -> DataInfo:
