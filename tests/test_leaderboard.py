@@ -1,0 +1,177 @@
+"""The leaderboard: published figures with sources, measured rows apart, the same content in every format."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import html.parser
+import io
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from emotion.errors import UserError
+from eval import leaderboard, render, results, tracks
+from eval.__main__ import main
+from eval.results import DataInfo, Figure, ModelInfo, Result, RunInfo, TaskResult
+
+ROOT = Path(__file__).parents[1]
+PROTOCOL = "majority, votes of label.csv"
+
+
+def result(model: str, value: float, low: float, high: float, **data: str) -> Result:
+    about = {"name": "ferplus", "split": "test", "protocol": PROTOCOL, "fingerprint": "f", "n": 9} | data
+    task = TaskResult(("neutral",), 9, {"accuracy": Figure(value, low, high)})
+    run = RunInfo("command", "2026-01-01", "abc", {}, "machine")
+    return Result(ModelInfo(model, parameters=1_000_000), DataInfo(**about), {"expression": task}, run)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for row in (result("ours", 0.9, 0.88, 0.92), result("close", 0.87, 0.85, 0.89), result("far", 0.5, 0.4, 0.6)):
+        results.write(row, tmp_path / f"{row.name}.json")
+    results.write(result("ours", 0.7, 0.6, 0.8, split="valid"), tmp_path / "valid.json")
+    return tmp_path
+
+
+def table_of(folder: Path) -> leaderboard.Table:
+    found, problems = leaderboard.tables_of([folder], "expression")
+    assert not problems
+    (table,) = (t for t in found if (t.dataset, t.split, t.protocol) == ("ferplus", "test", PROTOCOL))
+    return table
+
+
+def test_same_protocol_shares_a_table_and_kinds_are_marked(folder: Path) -> None:
+    table = table_of(folder)
+    kinds = {row.model: row.measured for row in table.rows}
+    assert kinds["ours"] and kinds["close"] and not kinds["ESR-9"]
+    values = [row.figures["accuracy"].value for row in table.rows]
+    assert values == sorted(values, reverse=True) and table.rows[0].model == "ours"
+    assert {row.model for row in table.rows if table.tied(row)} == {"close"}
+
+
+def test_another_split_is_another_table(folder: Path) -> None:
+    found, _ = leaderboard.tables_of([folder], "expression")
+    (table,) = (t for t in found if (t.dataset, t.split) == ("ferplus", "valid"))
+    assert [row.model for row in table.rows] == ["ours"]
+
+
+def test_every_reported_row_has_a_source_and_figures_in_range() -> None:
+    tables = leaderboard.reported()
+    keys = [(t.track, t.dataset, t.split, t.protocol) for t in tables]
+    assert len(keys) == len(set(keys))
+    for table in tables:
+        assert len({row.model for row in table.rows}) == len(table.rows)
+        for row in table.rows:
+            assert row.origin and not row.measured and table.main in row.figures, row
+            assert all(0 <= f.value <= 1 for f in row.figures.values()), row
+
+
+def test_reported_totals_follow_from_their_parts() -> None:
+    """Totals printed by the sources agree with the challenges' formulas, so no figure was mistyped."""
+    for table in leaderboard.reported():
+        for row in table.rows:
+            f = {name: figure.value for name, figure in row.figures.items()}
+            if {"total", "f1", "accuracy"} <= f.keys() and "user" not in row.model:
+                f1 = 0.5 if table.track == "action-units" else 0.67
+                assert f["total"] == pytest.approx(f1 * f["f1"] + (1 - f1) * f["accuracy"], abs=2e-3), row.model
+            if {"ccc", "ccc_valence", "ccc_arousal"} <= f.keys():
+                assert f["ccc"] == pytest.approx((f["ccc_valence"] + f["ccc_arousal"]) / 2, abs=2e-3), row.model
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"track": "smell"}, "no track 'smell'"),
+        ({"main": "aroma"}, "no track 'expression' with the figure 'aroma'"),
+        ({"rows": [{"model": "a", "accuracy": 1}], "source": ""}, "needs model, source and figures"),
+        ({"rows": [{"model": "a", "aroma": 1}]}, "wrong: \\['aroma'\\]"),
+        ({"colour": "red"}, "colour"),
+    ],
+)
+def test_damaged_reported_file(change: dict, message: str, tmp_path: Path) -> None:
+    good = yaml.safe_load(leaderboard.REPORTED.read_text(encoding="utf-8"))[0]
+    path = tmp_path / "reported.yaml"
+    path.write_text(yaml.safe_dump([good | change]), encoding="utf-8")
+    with pytest.raises(UserError, match=message):
+        leaderboard.reported(path)
+
+
+def test_broken_results_are_named_and_strict_fails(folder: Path, capsys) -> None:
+    (folder / "broken.json").write_text("{", encoding="utf-8")
+    arguments = ["leaderboard", "--track", "expression", "--results", str(folder)]
+    assert main(arguments) == 0
+    captured = capsys.readouterr()
+    assert "left out: cannot read" in captured.err and "broken.json" in captured.err and "ours" in captured.out
+    assert main([*arguments, "--strict"]) == 2
+
+
+def test_formats_agree(folder: Path) -> None:
+    assert tuple(render.FORMATS) == tracks.FORMATS
+    tables, _ = leaderboard.tables_of([folder], "expression")
+    rows = sum(len(t.rows) for t in tables)
+    document = json.loads(render.as_json(tables))
+    assert sum(len(t["rows"]) for t in document) == rows
+    lines = list(csv.DictReader(io.StringIO(render.as_csv(tables))))
+    assert len(lines) == sum(len(row.figures) for t in tables for row in t.rows)
+    assert {line["kind"] for line in lines} == {"measured", "reported"}
+    markdown = render.as_markdown(tables)
+    assert len(re.findall(r"^\| \d", markdown, re.M)) == rows
+    text = render.as_table(tables)
+    assert "0.9000 [0.8800, 0.9200]" in text and "1.00 M" in text and "≈" in text
+
+
+class Page(html.parser.HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: dict[str, int] = {}
+        self.links: list[str] = []
+
+    def handle_starttag(self, tag: str, attributes: list) -> None:
+        self.seen[tag] = self.seen.get(tag, 0) + 1
+        self.links += [v for k, v in attributes if k in ("src", "href")]
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_html_is_one_accessible_file(folder: Path) -> None:
+    evil = dataclasses.replace(result("<script>alert(1)</script>", 0.6, 0.5, 0.7))
+    results.write(evil, folder / "evil.json")
+    tables, _ = leaderboard.tables_of([folder])
+    text = render.as_html(tables)
+    page = Page()
+    page.feed(text)
+    assert not page.open and not page.links and "{{" not in text
+    assert page.seen["caption"] == page.seen["table"] == len(tables) and page.seen["script"] == 1
+    assert '<html lang="en">' in text and 'scope="col"' in text and 'scope="row"' in text
+
+
+def test_written_to_a_folder(folder: Path, tmp_path: Path, capsys) -> None:
+    assert main(["leaderboard", "--format", "html", "--out", str(tmp_path / "site")]) == 0
+    assert (tmp_path / "site" / "leaderboard.html").is_file()
+    assert str(tmp_path / "site") in capsys.readouterr().out
+
+
+def test_needs_neither_torch_nor_numpy() -> None:
+    code = (
+        "import sys; from eval.__main__ import main; main(['leaderboard']); "
+        "print([m for m in ('torch', 'numpy', 'gradio') if m in sys.modules], file=sys.stderr)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert run.stderr.strip() == "[]" and "ESR-9" in run.stdout
+
+
+def test_committed_results_are_sound() -> None:
+    found, problems = results.read_all([results.FOLDER])
+    assert not problems
+    for row in found:
+        assert row.model.sha256 and row.data.fingerprint and "/" not in row.run.command
