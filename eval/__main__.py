@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--strict", action="store_true", help="exit code 2 if a result file is broken")
 
     sub = command("bench", "bench:run", "speed and size of models on this machine")
-    sub.add_argument("models", nargs="*", metavar="NAME|FOLDER", help="default: all registered ones, random weights")
+    sub.add_argument("models", nargs="*", metavar="NAME|FOLDER", help="default: the bundled ones")
     sub.add_argument("--seconds", type=float, default=2.0, help="time per figure; default: %(default)s")
     sub.add_argument("--out", type=Path, default=results.FOLDER / "speed", metavar="DIR", help="default: %(default)s")
     return parser
