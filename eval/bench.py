@@ -19,9 +19,10 @@ from torch import nn
 from emotion import hub, registry
 from emotion.cli.console import report, show, table
 from emotion.errors import UserError
-from emotion.models.base import FaceInput, multiply_adds
+from emotion.models.base import multiply_adds
 from emotion.provenance import commit, machine, versions
 from eval.results import file_name, replace_file
+from eval.runner import check
 from eval.speed import SpeedResult
 
 BATCHES = (1, 8, 32)
@@ -64,8 +65,7 @@ def measure(name: str | Path, seconds: float) -> SpeedResult:
         UserError: the model cannot be loaded or does not read single faces.
     """
     model = hub.load(name)
-    if not isinstance(getattr(model.config, "input", None), FaceInput):
-        raise UserError(f"{name} does not read single faces")
+    check(model)
     size = model.config.input.size
     times = {n: _median(_call(model, np.zeros((n, *size, 3), np.uint8)), seconds) for n in BATCHES}
     figures = {"ms_1": 1000 * times[1]} | {f"images_per_second_{n}": n / times[n] for n in BATCHES[1:]}

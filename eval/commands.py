@@ -15,7 +15,7 @@ from emotion.cli.console import pairs, show, table
 from emotion.datasets.scenes import Scenes
 from emotion.errors import UserError
 from emotion.provenance import commit, machine, versions
-from eval import bootstrap, data, predictions, results, scenes, scoring
+from eval import bootstrap, clips, data, predictions, results, scenes, scoring
 from eval.results import DataInfo, ModelInfo, Result, RunInfo, TaskResult
 
 DIFFERING = 10  # samples that `compare` lists
@@ -32,8 +32,12 @@ def run(args: argparse.Namespace) -> int:
         tasks = scenes.score(scenes.predict(model, loaded, args.quiet), loaded)
         return _finish(args, tasks, scenes.info(loaded), runner.describe(model.cpu()), None, None)
     samples = data.checked(loaded, args)
-    model = runner.face_model(args.model, args.device)
+    model = hub.load(args.model, args.device)
     path = args.out / "predictions" / f"{results.file_name(model.card.name, samples.dataset, samples.split)}.npz"
+    if clips.are_clips(samples):
+        tasks = clips.score(clips.predict(model, samples, path, quiet=args.quiet), samples)
+        return _finish(args, tasks, data.info(samples), runner.describe(model), path, None)
+    runner.check(model)
     found, speed = runner.predict(model, samples, path, args.batch, args.device, args.quiet)
     return _finish(args, scoring.score(found, samples), data.info(samples), runner.describe(model.cpu()), path, speed)
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 
-from emotion import hub, registry
+from emotion import registry
 from emotion.datasets import Samples
 from emotion.errors import UserError
 from emotion.faces import fit_picture
@@ -28,16 +28,14 @@ BATCH = 32
 CHUNK = 32  # batches per part that is kept on disk until the run is complete
 
 
-def face_model(name: str | Path, device: str = "cpu") -> nn.Module:
-    """A loaded model that reads single faces.
+def check(model: nn.Module) -> None:
+    """The model reads single faces.
 
     Raises:
-        UserError: it cannot be loaded, or reads scenes or clips.
+        UserError: it reads scenes or clips.
     """
-    model = hub.load(name, device)
     if not isinstance(getattr(model.config, "input", None), FaceInput):
-        raise UserError(f"{name} does not read single faces; `python -m emotion models` lists those that do")
-    return model
+        raise UserError(f"{model.card.name} does not read single faces; `python -m emotion models` lists those that do")
 
 
 def describe(model: nn.Module) -> ModelInfo:

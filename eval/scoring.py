@@ -58,7 +58,7 @@ def score(given: Predictions, samples: Samples, replicates: int = bootstrap.REPL
             f"nothing to score: {samples.dataset} has labels of {', '.join(samples.targets)}, "
             f"predictions are of {', '.join(given.values) or 'nothing'}"
         )
-    return {task: _result(scorable(task, given, samples), samples.groups, replicates) for task in tasks}
+    return {task: result(scorable(task, given, samples), samples.groups, replicates) for task in tasks}
 
 
 def scorable(task: str, given: Predictions, samples: Samples) -> Scorable:
@@ -66,7 +66,8 @@ def scorable(task: str, given: Predictions, samples: Samples) -> Scorable:
     return SCORERS[task](given, samples)
 
 
-def _result(ready: Scorable, groups: np.ndarray | None, replicates: int) -> TaskResult:
+def result(ready: Scorable, groups: np.ndarray | None, replicates: int) -> TaskResult:
+    """All figures of one task, with intervals where they follow from additive terms."""
     n = int(ready.known.sum())
     if not n:
         return TaskResult(ready.labels, 0, {}, notes=(*ready.notes, "no sample is labelled"))

@@ -33,7 +33,10 @@ TRACKS = {
         "valence_arousal", "Valence and arousal", ("ccc", "ccc_valence", "ccc_arousal", *_RMSE[:2]), _RMSE
     ),
     "action-units": Track("action_units", "Action units", ("total", "f1", "accuracy")),
-    "audiovisual": Track("audiovisual", "Audiovisual expression", ("accuracy", "top5", "mean_recall", "f1")),
+    "audiovisual": Track(
+        "audiovisual", "Audiovisual expression",
+        ("accuracy", "accuracy audio", "accuracy video", "mean_recall", "f1", "top5"),
+    ),
     "scene": Track("emotions", "Emotions in scenes", ("mAP", "mAP interpolated")),
     "detection": Track("detection", "Detection of people", ("AP", "AP .5", "AP .75")),
     "speed": Track(
