@@ -18,7 +18,7 @@ from emotion.errors import UserError
 from eval import results
 from eval.results import Figure, Result
 from eval.speed import SpeedResult, read_speed
-from eval.tracks import TRACKS
+from eval.tracks import TRACKS, main_metric
 
 REPORTED = Path(__file__).parent / "reported.yaml"
 ABOUT = ("model", "source", "note")  # what a reported row has beside figures
@@ -117,7 +117,7 @@ def tables_of(folders: list[Path], track: str | None = None) -> tuple[list[Table
         for name, spec in TRACKS.items():
             if spec.task in result.tasks:
                 data = result.data
-                table = Table(name, data.name, data.split, data.protocol, spec.metrics[0])
+                table = Table(name, data.name, data.split, data.protocol, main_metric(name, data.name))
                 found.setdefault(_key(table), table).rows.append(_row(result, spec.task))
     speeds, broken = read_speed(folders)
     for speed in speeds:

@@ -44,3 +44,9 @@ TRACKS = {
         ("ms_1", "peak_memory_mb", *_SIZES),
     ),
 }  # fmt: skip
+
+
+def main_metric(track: str, dataset: str) -> str:
+    """The figure that decides a table: the track's first one, but the challenge's total on Aff-Wild2."""
+    challenge = track == "expression" and dataset.startswith("affwild2")
+    return "total" if challenge else TRACKS[track].metrics[0]
