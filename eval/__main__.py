@@ -1,4 +1,4 @@
-"""Command line: `python -m eval run | score | compare | datasets | leaderboard | bench`.
+"""Command line: `python -m eval run | score | compare | datasets | leaderboard | card | bench`.
 
 Exit codes: 0 done, 2 something the user can mend (told on stderr), 130 stopped by Ctrl-C.
 A command's module is imported when it is called: `leaderboard` must not wait for torch.
@@ -72,6 +72,10 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", type=Path, metavar="DIR", help="write a file there instead of printing")
     sub.add_argument("--results", type=Path, action="append", default=[], metavar="DIR", help="further result files")
     sub.add_argument("--strict", action="store_true", help="exit code 2 if a result file is broken")
+
+    sub = command("card", "cards:run", "write a checkpoint's results into its model card")
+    sub.add_argument("model", metavar="NAME|FOLDER")
+    sub.add_argument("--results", type=Path, action="append", default=[], metavar="DIR", help="further result files")
 
     sub = command("bench", "bench:run", "speed and size of models on this machine")
     sub.add_argument("models", nargs="*", metavar="NAME|FOLDER", help="default: the bundled ones")

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from emotion.errors import UserError
-from eval import leaderboard, render, results, tracks
+from eval import cards, leaderboard, render, results, tracks
 from eval.__main__ import main
 from eval.results import DataInfo, Figure, ModelInfo, Result, RunInfo, TaskResult
 
@@ -175,3 +175,19 @@ def test_committed_results_are_sound() -> None:
     assert not problems
     for row in found:
         assert row.model.sha256 and row.data.fingerprint and "/" not in row.run.command
+
+
+def test_card_round_trip(tmp_path: Path) -> None:
+    card = tmp_path / "README.md"
+    card.write_text("---\nlicense: mit\n---\n# Model\n\nText --- with dashes.\n", encoding="utf-8")
+    cards.write(card, [result("ours", 0.9, 0.8, 0.95), result("ours", 0.7, 0.6, 0.8, split="valid")])
+    found = cards.read(card)
+    name = cards.TASKS["expression"][1]
+    assert found == {(name, "ferplus", "test", "accuracy"): 0.9, (name, "ferplus", "valid", "accuracy"): 0.7}
+    text = card.read_text(encoding="utf-8")
+    assert text.endswith("# Model\n\nText --- with dashes.\n") and "license: mit" in text
+    cards.write(card, [result("ours", 0.5, 0.4, 0.6)])
+    assert list(cards.read(card).values()) == [0.5]
+    card.write_text("# Model\n", encoding="utf-8")
+    with pytest.raises(UserError, match="no model-index"):
+        cards.read(card)

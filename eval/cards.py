@@ -1,0 +1,98 @@
+"""Results in a model card: the `model-index` of a checkpoint's README.md, which the Hub shows as a table."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from emotion.cli.console import show
+from emotion.errors import UserError
+from eval import results
+from eval.results import Result
+
+TASKS = {  # ours -> the Hub's names
+    "expression": ("image-classification", "Facial expression recognition"),
+    "valence_arousal": ("image-classification", "Valence and arousal"),
+    "action_units": ("image-classification", "Facial action unit detection"),
+    "audiovisual": ("audio-classification", "Audiovisual expression recognition"),
+    "emotions": ("image-classification", "Emotion recognition in context"),
+    "detection": ("object-detection", "Person detection"),
+}
+CARD = "README.md"
+
+
+def run(args: argparse.Namespace) -> int:
+    """`card`: write the results of a checkpoint's weights into its model card."""
+    from emotion import hub
+
+    folder = hub.find(args.model)
+    digest = hub.load(args.model).card.sha256
+    found, _ = results.read_all([results.FOLDER, *args.results])
+    mine = [r for r in found if r.model.sha256 == digest]
+    if not mine:
+        raise UserError(f"no result is of these weights (sha256 {digest[:12]}...); make one: python -m eval run")
+    write(folder / CARD, mine)
+    show(f"{len(mine)} results written to {folder / CARD}")
+    return 0
+
+
+def model_index(found: list[Result]) -> list[dict[str, Any]]:
+    """The results of one model in the Hub's form."""
+    rows = []
+    for result in found:
+        for task, measured in result.tasks.items():
+            kind, title = TASKS[task]
+            dataset = {"name": result.data.name, "type": result.data.name, "split": result.data.split}
+            figures = [
+                {"type": name, "value": round(f.value, 6), "name": f"{name} ({result.data.protocol})"}
+                for name, f in measured.metrics.items()
+            ]
+            rows.append({"task": {"type": kind, "name": title}, "dataset": dataset, "metrics": figures})
+    return [{"name": found[0].model.name, "results": rows}]
+
+
+def write(path: Path, found: list[Result]) -> None:
+    """Put the results into a card's front matter; everything else stays as it is.
+
+    Raises:
+        UserError: the card cannot be read, or its front matter is no YAML.
+    """
+    head, body = _parts(path)
+    head["model-index"] = model_index(found)
+    front = yaml.safe_dump(head, sort_keys=False, allow_unicode=True, width=120)
+    results.replace_file(path, f"---\n{front}---\n{body}".encode())
+
+
+def read(path: Path) -> dict[tuple[str, str, str, str], float]:
+    """A card's figures: (task, data set, split, metric) -> value.
+
+    Raises:
+        UserError: the card cannot be read, or holds no such table.
+    """
+    head, _ = _parts(path)
+    try:
+        return {
+            (row["task"]["name"], row["dataset"]["type"], row["dataset"]["split"], metric["type"]): float(
+                metric["value"]
+            )
+            for model in head["model-index"]
+            for row in model["results"]
+            for metric in row["metrics"]
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} has no model-index of the usual form ({error!r})") from error
+
+
+def _parts(path: Path) -> tuple[dict[str, Any], str]:
+    """Front matter and body of a card."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        if not text.startswith("---\n"):
+            return {}, text
+        front, _, body = text[4:].partition("\n---\n")
+        return yaml.safe_load(front) or {}, body
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
