@@ -7,7 +7,7 @@ PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
 
-.PHONY: help demo test lint screenshots clean
+.PHONY: help demo test lint leaderboard screenshots clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p' $(MAKEFILE_LIST) | head -4
@@ -21,6 +21,13 @@ test: $(READY)
 lint: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+
+# The tables; with FERPLUS=DIR or DIFFUSIONFER=DIR (the data sets' folders) those results are computed anew first.
+RUN := $(VENV)/bin/python -m eval run --model esr_compact.ferplus
+leaderboard: $(READY)
+	$(if $(FERPLUS),$(RUN) --dataset ferplus --data $(FERPLUS) --split valid)
+	$(if $(DIFFUSIONFER),$(RUN) --dataset diffusionfer --data $(DIFFUSIONFER) --split test)
+	$(VENV)/bin/python -m eval leaderboard
 
 screenshots: $(READY)
 	$(VENV)/bin/python tests/screenshots.py runs/screenshots
