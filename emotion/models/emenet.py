@@ -161,13 +161,16 @@ class EMENet(nn.Module):
         """What `emotion.explain` looks at: every member's last feature maps."""
         return [member.backbone.conv_6_sep for member in self.members]
 
-    def forward(self, x: Tensor, sound: Tensor | None = None, samples: Tensor | None = None) -> dict[str, Tensor]:
+    def forward(
+        self, x: Tensor, sound: Tensor | None = None, samples: Tensor | None = None, member: int | None = None
+    ) -> dict[str, Tensor]:
         """Logits of all members for single faces, each on its own, or for the frames of clips.
 
         Args:
             x: [N, C, H, W] or [B, T, C, H, W].
             sound: the window around every frame, [N, 10080] or [B, T, 10080]; None is silence. Only models that hear.
             samples: how many samples of every window count, [N] or [B, T]; None: all.
+            member: only this one (M = 1).
 
         Returns:
             "expression" [M, N, 7], "action_units" [M, N, 12], "valence_arousal" [M, N, 2, bins], "landmarks"
@@ -176,23 +179,31 @@ class EMENet(nn.Module):
         if x.ndim == 5:
             lead = x.shape[:2]
             flat = [None if t is None else t.flatten(0, 1) for t in (x, sound, samples)]
-            return self.read(self.embed(*flat).unflatten(1, lead))[0]
-        features = self.embed(x, sound, samples)
+            return self.read(self.embed(*flat, member).unflatten(1, lead), member=member)[0]
+        features = self.embed(x, sound, samples, member)
         single = features.unsqueeze(1 if self.config.time_axis == "clips" else 2)  # one step each, never a sequence
-        return {task: z.flatten(1, 2) for task, z in self.read(single)[0].items()}
+        return {task: z.flatten(1, 2) for task, z in self.read(single, member=member)[0].items()}
 
-    def embed(self, x: Tensor, sound: Tensor | None = None, samples: Tensor | None = None) -> Tensor:
+    def _chosen(self, member: int | None) -> list[Member]:
+        return [*self.members] if member is None else [self.members[member]]
+
+    def embed(
+        self, x: Tensor, sound: Tensor | None = None, samples: Tensor | None = None, member: int | None = None
+    ) -> Tensor:
         """Every member's features of single frames [N, C, H, W]: [M, N, F]. Frames need this only once."""
         if self.config.sound and sound is None:
             sound = x.new_zeros(len(x), marblenet.SAMPLES)
-        return torch.stack([member(x, sound, samples) for member in self.members])
+        return torch.stack([network(x, sound, samples) for network in self._chosen(member)])
 
-    def read(self, features: Tensor, state: Tensor | None = None) -> tuple[dict[str, Tensor], Tensor]:
+    def read(
+        self, features: Tensor, state: Tensor | None = None, member: int | None = None
+    ) -> tuple[dict[str, Tensor], Tensor]:
         """The heads alone, along `config.time_axis`.
 
         Args:
             features: [M, B, T, F], B clips of T frames.
             state: what the previous call with the clips' preceding frames returned; None: zeros.
+            member: whose features they are, where only one's (M = 1).
 
         Returns:
             Logits as `forward` for clips, and the state [M, tasks, parts, L, hidden] of L lanes (B for "frames",
@@ -202,8 +213,9 @@ class EMENet(nn.Module):
         steps = {"frames": features.transpose(1, 2), "lanes": features.flatten(1, 2).unsqueeze(1), "clips": features}
         logits: dict[str, list[Tensor]] = {task: [] for task in self.config.outputs}
         after = []
-        for m, member in enumerate(self.members):
-            for i, (task, head) in enumerate(member.heads.items()):
+        networks = self._chosen(member)
+        for m, network in enumerate(networks):
+            for i, (task, head) in enumerate(network.heads.items()):
                 z, h = head(steps[axis][m], None if state is None else state[m, i])
                 logits[task].append(z)
                 after.append(h)
@@ -211,9 +223,9 @@ class EMENet(nn.Module):
         out = {task: undo.get(axis, lambda z: z)(torch.stack(z)) for task, z in logits.items()}
         if "valence_arousal" in out:
             out["valence_arousal"] = out["valence_arousal"].unflatten(-1, (2, self.config.bins))
-        return out, torch.stack(after).unflatten(0, (len(self.members), -1))
+        return out, torch.stack(after).unflatten(0, (len(networks), -1))
 
-    def sequence(self, features: Tensor) -> dict[str, Tensor]:
+    def sequence(self, features: Tensor, member: int | None = None) -> dict[str, Tensor]:
         """Logits [M, n, ...] of a whole clip from its features [M, n, F], in windows of 64 with the state handed on.
 
         With "lanes", the last, incomplete window is laid so that it ends with the clip, and its frames continue the
@@ -223,7 +235,7 @@ class EMENet(nn.Module):
         for chunk in features.split(WINDOW, dim=1):
             if state is not None and self.config.time_axis != "frames":
                 state = state[..., WINDOW - chunk.shape[1] :, :]
-            logits, state = self.read(chunk.unsqueeze(1), state)
+            logits, state = self.read(chunk.unsqueeze(1), state, member)
             parts.append({task: z.squeeze(1) for task, z in logits.items()})
         return {task: torch.cat([p[task] for p in parts], dim=1) for task in parts[0]}
 
