@@ -63,7 +63,7 @@ def _finish(
     speed: float | None,
 ) -> int:
     about = RunInfo(
-        command=_command(args),
+        command=_command(args, model.name),
         date=datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
         commit=commit(),
         versions=versions(),
@@ -82,9 +82,9 @@ def _finish(
     return 0
 
 
-def _command(args: argparse.Namespace) -> str:
+def _command(args: argparse.Namespace, model: str) -> str:
     """What reproduces the run, with folder names left out."""
-    asked = f"--model {args.model}" if args.command == "run" else f"--predictions FILE --name {args.name}"
+    asked = f"--model {model}" if args.command == "run" else f"--predictions FILE --name {model}"
     options = "".join(f" --option {o}" for o in args.option)
     return f"python -m eval {args.command} {asked} --dataset {args.dataset} --data DIR --split {args.split}{options}"
 
