@@ -15,6 +15,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from emotion.datasets.scenes import Scene, Scenes
+from emotion.labels import VAD
 from emotion.models.benet import BENetConfig
 from train import benet_augment as augment
 from train import benet_losses as losses
@@ -245,7 +246,7 @@ class SceneData(Dataset):
             "head": head,
             "second": sample.second,
             "labels": sample.labels,
-            "affect": sample.affect[:, [augment.AXES.index(a) for a in self.config.affect]],
+            "affect": sample.affect[:, [VAD.index(a) for a in self.config.affect]],
             "known": sample.known,
         }
         for scale, stride in ((0, 4), (1, 2)):
