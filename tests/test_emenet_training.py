@@ -1,0 +1,186 @@
+"""EMENet's training: clips, teachers, students, soft labels, calibration."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from emotion import hub
+from emotion.datasets import affwild2, ferplus
+from emotion.errors import UserError
+from emotion.labels import FERPLUS
+from emotion.models import emenet
+from emotion.models.base import FaceInput
+from train import calibrate, soft_labels
+from train import recipe as recipes
+from train.__main__ import main
+from train.emenet import build
+from train.emenet_data import LongBatches
+from train.emenet_losses import Balance, bin_loss, ccc_loss
+from train.fg2020_data import TaskBatches
+
+RECIPE = """
+method: emenet
+about: test
+name: emenet_v.test
+data:
+  train:
+    - {{dataset: affwild2, split: train, task: expression}}
+    - {{dataset: affwild2, split: train, task: valence_arousal}}
+  valid:
+    - {{dataset: affwild2, split: valid, task: expression}}
+    - {{dataset: affwild2, split: valid, task: valence_arousal}}
+model: {{input: {{size: [32, 32]}}, action_units: [], members: 2, sound: {sound}}}
+settings: {{seed: 0, optimizer: adamw}}
+batch: 2
+frames: 4
+calibrate: true
+distill: {distill}
+augment: {{jitter: 0.3, flip: 0.5}}
+stages:
+  - {{member: 0, epochs: 1}}
+  - {{member: 1, epochs: 1}}
+"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return affwild2.fake(tmp_path_factory.mktemp("affwild2"), frames=(12, 16))
+
+
+def write(folder, sound=False, distill=False):
+    path = folder / f"{'student' if distill else 'teacher'}.yaml"
+    path.write_text(RECIPE.format(sound=str(sound).lower(), distill=str(distill).lower()))
+    return path
+
+
+@pytest.fixture(scope="module")
+def teacher(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    assert main([str(write(folder)), "--data", str(data), "--out", str(folder / "teacher")]) == 0
+    return folder / "teacher" / "emenet_v.test"
+
+
+def test_teachers_then_students(teacher, data, tmp_path):
+    recipe = write(tmp_path, distill=True)
+    with pytest.raises(UserError, match="need one teacher"):
+        build(recipes.load(str(recipe)), {"affwild2": data}, None)
+    assert main([str(recipe), "--data", str(data), "--out", str(tmp_path / "s"), "--init", str(teacher)]) == 0
+    student, first = hub.load(tmp_path / "s" / "emenet_v.test"), hub.load(teacher)
+    assert student.config.members == first.config.members == 2
+    assert student.config.temperature != emenet.Temperature()
+    assert any(k.endswith("expression_nll") for k in student.card.metrics)
+    a, b = (m.members[0].state_dict() for m in (student, first))
+    assert all(not torch.equal(a[k], b[k]) for k in ("backbone.conv1.conv.weight", "heads.expression.decoder.weight"))
+
+
+def test_one_stage_trains_one_member_and_soft_labels_are_the_mean(teacher, data, tmp_path):
+    recipe = recipes.load(str(write(tmp_path, distill=True)))
+    trainee = build(recipe, {"affwild2": data}, str(teacher))
+    stage = trainee.stages()[1]
+    trainee.begin(stage)
+    batch = next(iter(trainee.batches(stage)))
+    trainee.loss(trainee.model, batch, stage).backward()
+    assert all(p.grad is None for p in trainee.model.members[0].parameters())
+    assert all(p.grad is not None for p in trainee.model.members[1].parameters())
+
+    model = hub.load(teacher)
+    logits = soft_labels.collect(model, trainee.train)
+    p = model.decode(logits)["expression"].values
+    np.testing.assert_allclose(trainee.train.soft["expression"], p, atol=1e-5)
+    film = trainee.train.films[1]
+    faces = np.stack([trainee.train.picture(i) for i in film])
+    with torch.inference_mode():
+        alone = model.sequence(model.embed(model.config.input.tensor(faces)))
+    torch.testing.assert_close(logits["expression"][:, film], alone["expression"], rtol=1e-4, atol=1e-5)
+    soft_labels.save(tmp_path / "soft.npz", trainee.train, logits)
+    with np.load(tmp_path / "soft.npz") as stored:
+        assert stored["expression"].shape == (2, len(trainee.train.ids), 7)
+
+
+def test_a_hearing_teacher_learns_from_sound(data, tmp_path):
+    recipe = recipes.load(str(write(tmp_path, sound=True)))
+    trainee = build(recipe, {"affwild2": data}, None)
+    stage = trainee.stages()[0]
+    trainee.begin(stage)
+    batch = next(iter(trainee.batches(stage)))
+    assert batch[1]["sound"].shape == (2 * 2 * 4, 10080) and batch[1]["sound"].abs().max() > 0.1
+    trainee.loss(trainee.model, batch, stage).backward()
+    assert trainee.model.members[0].audio.blocks[0].layers[0].depthwise.weight.grad.abs().sum() > 0
+    assert trainee.evaluate(trainee.model, stage)["score"] > -1
+
+
+def test_recipes_are_complete():
+    for name in (n for n in recipes.names() if n.startswith("emenet")):
+        recipe = recipes.load(name)
+        hub.build(recipe.method, recipe.rest["model"])
+        assert bool(recipe.rest.get("distill")) == name.endswith("student")
+
+
+def test_balance_raises_only_what_stands_still():
+    balance = Balance(("expression", "valence_arousal", "landmarks"))
+    for expression, affect in ((0.1, 0.3), (0.2, 0.3), (0.3, 0.2), (0.4, 0.1)):
+        balance.update({"expression": expression, "valence_arousal": affect})
+    assert balance.factors == {"expression": 1.0, "valence_arousal": pytest.approx(np.log2(3)), "landmarks": 1.0}
+    assert sum(balance.weights.values()) == pytest.approx(1)
+
+
+def test_affect_losses_at_their_best_and_worst():
+    y = torch.tensor([[-1.0, 0.5], [0.2, 1.0], [1.0, -0.4]])
+    assert ccc_loss(y, y).max() < 1e-6 and ccc_loss(-y, y).min() > 0.9
+    cells = torch.full((3, 2, 20), -100.0)
+    for i, row in enumerate(y):
+        for k, v in enumerate(row):
+            cells[i, k, min(int((v + 1) * 10), 19)] = 100.0
+    assert bin_loss(cells, y) < 1e-6
+
+
+def test_temperatures_undo_overconfidence():
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(1, 2000, 7, generator=generator) * 2
+    y = torch.multinomial(z[0].softmax(-1), 1, generator=generator)[:, 0]
+    truth = {"expression": np.eye(7)[y.numpy()]}
+    found = calibrate.fit({"expression": z * 3}, truth)
+    assert found.expression == pytest.approx(3, rel=0.1)
+    first, second = calibrate.halves(11)
+    assert len(first) == 5 and sorted([*first, *second]) == list(range(11))
+
+
+def test_pictures_without_clips_cannot_be_windows(data, tmp_path):
+    path = write(tmp_path)
+    path.write_text(path.read_text().replace("affwild2, split: train, task: expression", "ferplus, split: train"))
+    path.write_text(
+        path.read_text().replace("action_units: []", f"action_units: [], expressions: [{', '.join(FERPLUS)}]")
+    )
+    recipe = recipes.load(str(path))
+    with pytest.raises(UserError, match="frames: 1"):
+        build(recipe, {"affwild2": data, "ferplus": ferplus.fake(tmp_path / "ferplus")}, None)
+
+
+def test_input_of_other_size_is_given_to_the_teacher(teacher, data, tmp_path):
+    path = write(tmp_path, distill=True)
+    path.write_text(path.read_text().replace("[32, 32]", "[48, 48]"))
+    trainee = build(recipes.load(str(path)), {"affwild2": data}, str(teacher))
+    assert trainee.train.spec.size == (48, 48)
+    assert trainee.train.seen_as(FaceInput(size=(32, 32))).picture(0).shape == (32, 32, 3)
+
+
+def test_an_epoch_ends_with_the_shortest_or_the_longest_task():
+    pools = [np.arange(10), np.arange(100, 103)]
+    assert len(TaskBatches(pools, 2)) == 1 and len(LongBatches(pools, 2)) == 5
+    steps = np.array(list(LongBatches(pools, 2)))
+    assert sorted(steps[:, :2].ravel()) == list(range(10))
+    assert set(np.bincount(steps[:, 2:].ravel())[100:]) <= {3, 4}, "the short task starts over evenly"
+
+
+def test_open_teachers_learn_single_pictures_with_incomplete_labels(tmp_path):
+    recipe = recipes.load("emenet-open-teacher")
+    trainee = build(recipe, recipes.fake_folders(recipe, tmp_path), None)
+    stage = trainee.stages()[0]
+    trainee.begin(stage)
+    faces, targets = next(iter(trainee.batches(stage)))
+    assert faces.shape[1:] == (1, 48, 48) and len(faces) == sum(trainee.sizes)
+    assert targets["valence_arousal"][trainee.sizes[0] :].isfinite().all(), "the second task's batch has its labels"
+    trainee.loss(trainee.model, (faces, targets), stage).backward()
+    assert "ccc_valence" in trainee.evaluate(trainee.model, stage)

@@ -1,0 +1,384 @@
+"""EMENet's training: teachers on labelled frames, then students on their ensemble's soft labels, round after round.
+
+Teachers see one batch per task and step, each in a forward pass of its own; students one batch with the soft labels of
+all tasks and no ground truth (Deng, Wu, Shi 2021). One stage trains one ensemble member.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from emotion import hub
+from emotion.datasets import Samples
+from emotion.errors import UserError
+from emotion.models.emenet import EMENet, EMENetConfig
+from emotion.models.marblenet import MarbleNet
+from emotion.models.mobilefacenet import MobileFaceNet
+from train import calibrate, soft_labels
+from train import report as figures_of
+from train.augment import Augment
+from train.emenet_data import Clips, LongBatches, affwild2_sound
+from train.emenet_losses import Balance, combine, hard_loss, soft_loss
+from train.fg2020_data import TaskBatches, whole
+from train.loop import Schedule, Stage
+from train.recipe import Recipe, parse, samples
+
+EPOCHS = {"shortest": TaskBatches, "longest": LongBatches}
+EMOTIONS = ("expression", "action_units", "valence_arousal")
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One entry of a recipe's `stages`: the training of one member.
+
+    Attributes:
+        member: which one.
+        epochs: how many.
+        lr: learning rate of everything.
+        schedule: learning-rate factor.
+    """
+
+    member: int = 0
+    epochs: int = 10
+    lr: float = 1e-3
+    schedule: Schedule = field(default_factory=lambda: Schedule("step", factor=0.1, every=3))
+
+
+@dataclass(frozen=True)
+class Options:
+    """Fields of a recipe beside data, model, stages and augmentation.
+
+    Attributes:
+        batch: clips (or pictures) per task and step.
+        epoch: whether a teacher's epoch ends with the "shortest" task (published) or the "longest".
+        frames: pictures per clip; 1 for single pictures.
+        fps: frames per second of the clips.
+        distill: learn from the teacher's soft labels instead of ground truth.
+        temperature: of the soft labels.
+        affect: loss on valence and arousal, see `hard_loss`.
+        expression_weights, action_unit_weights: see `hard_loss`; () for none.
+        balance: raise the weight of tasks whose validation stands still (after a restart of an interrupted run it
+            begins anew).
+        calibrate: fit temperatures on one random half of validation; all figures are then of the other half.
+        workers: processes that read pictures.
+    """
+
+    batch: int = 5
+    epoch: str = "shortest"
+    frames: int = 1
+    fps: int = 30
+    distill: bool = False
+    temperature: float = 1.0
+    affect: str = "ccc"
+    expression_weights: tuple[float, ...] = ()
+    action_unit_weights: tuple[float, ...] = ()
+    balance: bool = True
+    calibrate: bool = False
+    workers: int = 0
+
+    def weights(self, task: str) -> tuple[float, ...] | None:
+        """Weights of a task's labels, None for none."""
+        return {"expression": self.expression_weights, "action_units": self.action_unit_weights}.get(task) or None
+
+
+@dataclass(frozen=True)
+class Helpers:
+    """Networks that only help training: landmark and voice teachers (frozen), None without those heads."""
+
+    landmarks: MobileFaceNet | None = None
+    voice: MarbleNet | None = None
+
+    @torch.no_grad()
+    def targets(self, x: Tensor, sound: Tensor | None) -> dict[str, Tensor]:
+        """What the auxiliary heads should say of pictures [N, C, H, W] and sound [N, L]."""
+        out = {}
+        if self.landmarks is not None:
+            out["landmarks"] = self.landmarks.to(x.device)(x)["landmarks"]
+        if self.voice is not None:
+            out["voice"] = self.voice.to(x.device)(sound)["voice"]
+        return out
+
+
+@dataclass(frozen=True)
+class Faces:
+    """A batch on its way through a network: pictures [B, T, C, H, W], sound [B, T, L] or None."""
+
+    x: Tensor
+    sound: Tensor | None = None
+
+
+def teacher_loss(
+    forward: Any,
+    batches: dict[str, tuple[Faces, Tensor]],
+    helpers: Helpers,
+    options: Options,
+    weights: dict[str, float],
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """One step on ground truth.
+
+    Args:
+        forward: (pictures, sound) -> logits [1, B, T, ...] per task.
+        batches: task -> its batch and labels [B * T, K] (rows with NaN do not count).
+        helpers, options: auxiliary targets and loss settings.
+        weights: per task.
+
+    Returns:
+        The loss, and its parts per task.
+    """
+    losses: dict[str, Tensor] = {}
+    auxiliary: dict[str, list[Tensor]] = {}
+    for task, (faces, labels) in batches.items():
+        z = {t: v[0].flatten(0, 1) for t, v in forward(faces.x, faces.sound).items()}
+        known = labels.isfinite().all(dim=1)
+        losses[task] = hard_loss(task, z[task][known], labels[known], options.weights(task), options.affect)
+        for name, wanted in helpers.targets(faces.x.flatten(0, 1), _flat(faces.sound)).items():
+            auxiliary.setdefault(name, []).append(hard_loss(name, z[name], wanted))
+    means = {name: torch.stack(values).mean() for name, values in auxiliary.items()}
+    return combine(losses, auxiliary, weights), losses | means
+
+
+def student_loss(
+    forward: Any,
+    faces: Faces,
+    soft: dict[str, Tensor],
+    helpers: Helpers,
+    options: Options,
+    weights: dict[str, float],
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """One step on the teachers' mean probabilities [B * T, ...] per task; otherwise as `teacher_loss`."""
+    z = {t: v[0].flatten(0, 1) for t, v in forward(faces.x, faces.sound).items()}
+    losses = {task: soft_loss(task, z[task], p, options.temperature) for task, p in soft.items() if task in z}
+    wanted = helpers.targets(faces.x.flatten(0, 1), _flat(faces.sound))
+    auxiliary = {name: [hard_loss(name, z[name], target)] for name, target in wanted.items()}
+    means = {name: values[0] for name, values in auxiliary.items()}
+    return combine(losses, auxiliary, weights), losses | means
+
+
+def _flat(sound: Tensor | None) -> Tensor | None:
+    return None if sound is None else sound.flatten(0, 1)
+
+
+class EMENetTrainee:
+    """A network or ensemble in training, one member per stage; with soft labels its members are students."""
+
+    def __init__(
+        self,
+        model: EMENet,
+        train: Clips,
+        valid: Clips,
+        phases: list[Phase],
+        options: Options,
+        augment: Augment,
+        helpers: Helpers,
+    ) -> None:
+        self.model, self.train, self.valid = model, train, valid
+        self.phases, self.options, self.augment, self.helpers = phases, options, augment, helpers
+        self.tasks = [t for t in EMOTIONS if t in model.config.outputs]
+        self.balance = Balance(tuple(model.config.outputs))
+        if not all(0 <= p.member < model.config.members for p in phases):
+            raise UserError(f"a stage trains a member that the model lacks; it has {model.config.members}")
+
+    def stages(self) -> list[Stage]:
+        """One stage per phase."""
+        return [
+            Stage(
+                name=f"member-{phase.member}",
+                epochs=phase.epochs,
+                groups=[(phase.lr, [*self.model.members[phase.member].parameters()])],
+                schedule=phase.schedule,
+                setting=phase,
+            )
+            for phase in self.phases
+        ]
+
+    def begin(self, stage: Stage) -> None:
+        """Freeze the other members and weigh all tasks alike."""
+        for index, member in enumerate(self.model.members):
+            member.requires_grad_(index == stage.setting.member)
+        self.balance = Balance(self.balance.tasks)
+
+    def batches(self, stage: Stage) -> DataLoader:
+        """A student's shuffled clips, or a teacher's steps of one batch per task."""
+        workers = self.options.workers
+        if self.options.distill:
+            return DataLoader(
+                self.train, self.options.batch, shuffle=True, drop_last=True, num_workers=workers, collate_fn=whole
+            )
+        pools = {t: pool for t in self.tasks if len(pool := self.train.labelled(t))}
+        if missing := [t for t in self.tasks if t not in pools]:
+            raise UserError(f"no training clip is labelled for {', '.join(missing)}; take the task out of the model")
+        if self.options.epoch not in EPOCHS:
+            raise UserError(
+                f"epoch: a teacher's ends with the {' or the '.join(EPOCHS)} task, not {self.options.epoch!r}"
+            )
+        sampler = EPOCHS[self.options.epoch]([*pools.values()], self.options.batch)
+        self.sizes = [n * self.options.frames for n in sampler.sizes]
+        return DataLoader(self.train, batch_sampler=sampler, num_workers=workers, collate_fn=whole)
+
+    def loss(self, model: nn.Module, batch: Any, stage: Stage) -> Tensor:
+        """The teacher's or student's loss of the stage's member."""
+        pictures, targets = batch
+        self.model.eval()
+        self.model.members[stage.setting.member].train()
+        x = self.model.config.input.normalise(self.augment(pictures))
+        sound = targets.pop("sound", None)
+
+        def forward(x: Tensor, sound: Tensor | None) -> dict[str, Tensor]:
+            return model(x, sound, member=stage.setting.member)
+
+        weights, shape = self.balance.weights, (-1, self.options.frames)
+        if self.options.distill:
+            soft = {t.removeprefix("soft."): p for t, p in targets.items() if t.startswith("soft.")}
+            faces = Faces(x.unflatten(0, shape), None if sound is None else sound.unflatten(0, shape))
+            return student_loss(forward, faces, soft, self.helpers, self.options, weights)[0]
+        parts = x.split(self.sizes)
+        sounds = [None] * len(parts) if sound is None else [s.unflatten(0, shape) for s in sound.split(self.sizes)]
+        batches = {
+            task: (Faces(part.unflatten(0, shape), heard), targets[task].split(self.sizes)[i])
+            for i, (task, part, heard) in enumerate(zip(self.tasks, parts, sounds))
+        }
+        return teacher_loss(forward, batches, self.helpers, self.options, weights)[0]
+
+    def evaluate(self, model: nn.Module, stage: Stage) -> dict[str, float]:
+        """Figures of the stage's member alone; the score is the sum of the tasks' totals."""
+        logits = soft_labels.collect(model, self.valid, stage.setting.member)
+        found = calibrate.figures(model.decode(logits), soft_labels.truth(self.valid))
+        if self.options.balance:
+            self.balance.update({t: found[f"{t}_total"] for t in self.tasks if f"{t}_total" in found})
+        return found | {f"weight_{t}": w for t, w in self.balance.weights.items()}
+
+
+def build(recipe: Recipe, folders: dict[str, Path], init: str | None) -> EMENetTrainee:
+    """The trainee of an EMENet recipe.
+
+    Args:
+        recipe: its fields beside data and settings: `model` (of `EMENetConfig`), `stages`, `augment`, `sound` (folder
+            of extracted sound below the data set's, for models that hear), and those of `Options`.
+        folders: of the data sets.
+        init: checkpoints to start from, separated by commas: a MobileFaceNet (start of every member's face network,
+            and the teacher of the landmark head), a MarbleNet (the same for sound), and an EMENet ensemble, which is
+            the teacher where the recipe says `distill: true`.
+
+    Raises:
+        UserError: fields, data or files that do not fit.
+    """
+    rest = dict(recipe.rest)
+    torch.manual_seed(recipe.settings.seed)
+    model: EMENet = hub.build("emenet", rest.pop("model"), where="model")
+    phases = [parse(Phase, p, f"stage {k + 1}") for k, p in enumerate(rest.pop("stages"))]
+    augment = parse(Augment, rest.pop("augment", {}), "augment")
+    folder = rest.pop("sound", None)
+    options = parse(Options, rest, "recipe")
+    for task in ("expression", "action_units"):
+        if (weights := options.weights(task)) and len(weights) != model.config.outputs.get(task):
+            raise UserError(f"{len(weights)} weights for the labels of {task}; the model has {model.labels.get(task)}")
+    given = [hub.load(s) for s in (init or "").split(",") if s]
+    helpers = start(model, given)
+    parts = {role: samples(recipe, role, folders) for role in ("train", "valid")}
+    cutter = _cutter(model.config, parts["train"], folders, folder) if model.config.sound else None
+    labels = {t: names for t, names in model.labels.items() if t in EMOTIONS}
+    train, valid = (
+        Clips(parts[role], model.config.input, labels, options.frames, options.fps, cutter)
+        for role in ("train", "valid")
+    )
+    if options.distill:
+        teachers = [m for m in given if isinstance(m, EMENet)]
+        if len(teachers) != 1:
+            raise UserError(
+                "students need one teacher: add --init CHECKPOINT (train it with the recipe emenet-teacher)"
+            )
+        train.soft = soft_labels.mean_probabilities(teachers[0], train)
+    return EMENetTrainee(model, train, valid, phases, options, augment, helpers)
+
+
+def _cutter(config: EMENetConfig, parts: list[Samples], folders: dict[str, Path], folder: str | None) -> Any:
+    if any(p.dataset != "affwild2" for p in parts):
+        raise UserError("only Aff-Wild2 has sound to train a model that hears; set sound: false in the model")
+    root = folders["affwild2"]
+    return affwild2_sound(root, config.audio_clock, root / folder if folder else None)
+
+
+def start(model: EMENet, given: list[nn.Module]) -> Helpers:
+    """Begin every member's trunks from pretrained ones; returns these as helpers for the auxiliary heads.
+
+    Raises:
+        UserError: a checkpoint of another kind or size, or no teacher for an auxiliary head.
+    """
+    kinds = {MobileFaceNet: ("backbone", "backbone"), MarbleNet: ("backbone", "audio")}
+    found: dict[type, nn.Module] = {}
+    for other in given:
+        if isinstance(other, EMENet):
+            continue
+        if type(other) not in kinds:
+            raise UserError(
+                f"an EMENet starts from a MobileFaceNet, a MarbleNet or an EMENet, not {type(other).__name__}"
+            )
+        theirs, ours = kinds[type(other)]
+        found[type(other)] = other.eval().requires_grad_(False)
+        for member in model.members:
+            if getattr(member, ours) is not None:
+                hub.fit(getattr(member, ours), getattr(other, theirs).state_dict(), where=type(other).__name__)
+    helpers = Helpers(
+        landmarks=found.get(MobileFaceNet) if model.config.landmarks else None,
+        voice=found.get(MarbleNet) if model.config.voice else None,
+    )
+    if model.config.landmarks and (helpers.landmarks is None or helpers.landmarks.alignment is None):
+        raise UserError("the landmark head needs its teacher: add --init with a mobilefacenet.landmarks checkpoint")
+    if model.config.voice and helpers.voice is None:
+        raise UserError("the voice head needs its teacher: add --init with a marblenet.vad checkpoint")
+    return helpers
+
+
+def report(trainee: EMENetTrainee, recipe: Recipe, command: str) -> tuple[hub.Card, str]:
+    """Calibrate if wanted, measure members and ensemble on validation; returns the card and the model card's text."""
+    model = trainee.model.cpu()
+    if model.config.time_axis == "clips":  # training alone runs across clips
+        model.with_time_axis("lanes")
+    # figures of the weights as they are stored: half precision
+    model.load_state_dict({k: v.half().float() if v.is_floating_point() else v for k, v in model.state_dict().items()})
+    logits, truth = soft_labels.collect(model, trainee.valid), soft_labels.truth(trainee.valid)
+    where = ", ".join(dict.fromkeys(f"{p.dataset}/{p.split}" for p in trainee.valid.parts))
+    lines: list[str] = []
+    if trainee.options.calibrate:
+        first, second = calibrate.halves(len(trainee.valid.ids))
+        before = model.decode(rows(logits, second))
+        temperature = calibrate.fit(rows(logits, first), {t: y[first] for t, y in truth.items()})
+        model.config = replace(model.config, temperature=temperature)
+        logits, truth = rows(logits, second), {t: y[second] for t, y in truth.items()}
+        lines += [
+            "",
+            "Temperatures were fitted on one half of validation; figures are of the other half. Without them:",
+        ]
+        uncalibrated = calibrate.figures(before, truth)
+        lines += [", ".join(f"{k} {v:.4f}" for k, v in uncalibrated.items() if k.endswith(("_nll", "_ece")))]
+    ensemble = calibrate.figures(model.decode(logits), truth)
+    single = [
+        calibrate.figures(model.decode({t: z[m : m + 1] for t, z in logits.items()}), truth)
+        for m in range(model.config.members)
+    ]
+    faces = next(iter(logits.values())).shape[1]
+    table = ["", f"### {where} ({faces} faces)", "", "| figure | ensemble | mean of members |", "|---|---|---|"]
+    table += [
+        f"| {k.replace('_', ' ')} | {v:.4f} | {np.mean([s[k] for s in single]):.4f} |" for k, v in ensemble.items()
+    ]
+    card = hub.Card(
+        name=recipe.name,
+        licence=recipe.licence,
+        commercial=recipe.commercial,
+        trained_on=tuple(dict.fromkeys(p.dataset for p in trainee.train.parts)),
+        metrics={f"{where}/{k}": round(v, 4) for k, v in ensemble.items()},
+        source="trained by this project",
+    )
+    return card, figures_of.card_text(card, recipe, model, command, table + lines)
+
+
+def rows(logits: dict[str, Tensor], index: np.ndarray) -> dict[str, Tensor]:
+    """Some faces of logits [M, N, ...]."""
+    return {task: z[:, torch.as_tensor(index)] for task, z in logits.items()}

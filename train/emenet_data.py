@@ -1,0 +1,135 @@
+"""Training units for EMENet: single frames or windows of frames, with soft labels and sound where there are any."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from copy import copy
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from emotion import audio
+from emotion.audio import Sound
+from emotion.clips import RATE, cut_sound, sound_windows, training_windows
+from emotion.datasets import Samples
+from emotion.datasets.affwild2 import find_video, frame_rate, parse_path
+from emotion.errors import UserError
+from emotion.models.base import FaceInput
+from train.data import Batch, FaceData
+from train.fg2020_data import TaskBatches
+
+Cutter = Callable[[list[str]], np.ndarray]
+
+
+class Clips(FaceData):
+    """Windows of `frames` pictures of one clip, or single pictures.
+
+    Args:
+        parts, spec, labels: as for `FaceData`.
+        frames: pictures per window; clips are the samples' groups, their pictures in order. 1: every picture is a
+            unit, clips or not.
+        fps: frames per second of the windows, for clips of 30.
+        sound: from the ids of a window's pictures to its sound [frames, 10080], for models that hear.
+
+    Raises:
+        UserError: windows are wanted of samples without groups.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[Samples],
+        spec: FaceInput,
+        labels: dict[str, tuple[str, ...]],
+        frames: int = 1,
+        fps: int = 30,
+        sound: Cutter | None = None,
+    ) -> None:
+        super().__init__(parts, spec, labels)
+        self.ids = [i for part in self.parts for i in part.ids]
+        self.labels, self.frames, self.sound = labels, frames, sound
+        self.soft: dict[str, Tensor] = {}
+        self.films = self._films() if frames > 1 else []
+        windows = [film[training_windows(len(film), frames, fps)] for film in self.films]
+        self.units = np.concatenate(windows) if frames > 1 else np.arange(len(self.ids))[:, None]
+
+    def __len__(self) -> int:
+        return len(self.units)
+
+    def seen_as(self, spec: FaceInput) -> Clips:
+        """The same data for a network with another input."""
+        other = copy(self)
+        other.spec = spec
+        return other
+
+    def _films(self) -> list[np.ndarray]:
+        """Indices of the pictures of every clip, in order."""
+        out, start = [], 0
+        for part in self.parts:
+            if part.groups is None:
+                raise UserError(f"{part.dataset} has no clips; train it with frames: 1")
+            order = np.argsort(part.groups, kind="stable")
+            ends = np.flatnonzero(part.groups[order][1:] != part.groups[order][:-1]) + 1
+            out += [start + film for film in np.split(order, ends)]
+            start += len(part)
+        return out
+
+    def labelled(self, task: str) -> np.ndarray:
+        """Units all of whose pictures have a label of the task, int64."""
+        known = self.targets[task].isfinite().all(dim=1).numpy()
+        return np.flatnonzero(known[self.units].all(axis=1))
+
+    def __getitems__(self, indices: list[int]) -> Batch:
+        """Some units: uint8 [units * frames, C, H, W]; labels, "soft.<task>" labels and "sound" in the same order."""
+        chosen = self.units[indices]
+        faces, targets = super().__getitems__(chosen.ravel().tolist())
+        where = torch.as_tensor(chosen.ravel())
+        targets |= {f"soft.{task}": values[where] for task, values in self.soft.items()}
+        if self.sound:
+            cut = [self.sound([self.ids[i] for i in unit]) for unit in chosen]
+            targets["sound"] = torch.from_numpy(np.concatenate(cut))
+        return faces, targets
+
+
+def affwild2_sound(root: Path, clock: str, folder: Path | None = None) -> Cutter:
+    """The sound around frames of Aff-Wild2, from picture ids of one clip.
+
+    Args:
+        root: the data set.
+        clock: "true" or "faithful", see `clips.sound_windows`.
+        folder: WAV files from `affwild2_tables.extract_sound`; default: the films themselves.
+    """
+
+    @lru_cache(maxsize=8)
+    def film(clip: str) -> tuple[Sound, float]:
+        video = clip.removesuffix("_left").removesuffix("_right")
+        path = folder / f"{video}.wav" if folder else find_video(root, clip)
+        sound = audio.read(path)
+        if sound is None:
+            sound = Sound(np.zeros(RATE, np.float32), RATE)
+        return sound.at_rate(RATE), frame_rate(root, clip)
+
+    def cut(ids: list[str]) -> np.ndarray:
+        clips, frames = zip(*map(parse_path, ids))
+        sound, fps = film(clips[0])
+        return cut_sound(sound, sound_windows(np.array(frames), fps, len(sound.samples), clock))
+
+    return cut
+
+
+class LongBatches(TaskBatches):
+    """As `TaskBatches`, but an epoch ends with the longest task; shorter ones start over, shuffled anew."""
+
+    def __len__(self) -> int:
+        return max(len(pool) // n for pool, n in zip(self.pools, self.sizes))
+
+    def __iter__(self) -> Iterator[list[int]]:
+        drawn = []
+        for pool, n in zip(self.pools, self.sizes):
+            rounds = math.ceil(len(self) * n / len(pool))
+            drawn.append(pool[torch.cat([torch.randperm(len(pool)) for _ in range(rounds)]).numpy()])
+        for step in range(len(self)):
+            yield [int(i) for pool, n in zip(drawn, self.sizes) for i in pool[step * n : (step + 1) * n]]
