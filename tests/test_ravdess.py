@@ -19,7 +19,7 @@ from emotion.outputs import Faces
 CONFIG = ClipInput(visual=FaceInput(size=(32, 32)), frames=4)
 
 
-def write_film(path: Path, frames: int = 12, sound: bool = False) -> None:
+def write_film(path: Path, frames: int = 50, sound: bool = False) -> None:
     import av
 
     with av.open(str(path), "w") as container:
@@ -27,7 +27,7 @@ def write_film(path: Path, frames: int = 12, sound: bool = False) -> None:
         video.width = video.height = 64
         track = container.add_stream("aac", rate=48000, layout="mono") if sound else None
         for k in range(frames):
-            picture = np.full((64, 64, 3), 20 + 10 * k, np.uint8)
+            picture = np.full((64, 64, 3), 20 + 4 * k, np.uint8)
             container.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(video.encode(None))
         if track is not None:

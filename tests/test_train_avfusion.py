@@ -11,15 +11,16 @@ import torch
 import yaml
 
 from emotion import hub
-from emotion.datasets import clips, ravdess
+from emotion.datasets import Samples, ravdess
 from emotion.errors import UserError
+from emotion.labels import RAVDESS
 from emotion.models.avfusion import CONDITIONS, AVFusion, AVFusionConfig, Clips
 from emotion.models.base import ClipInput, FaceInput
 from emotion.models.efficientface import EfficientFace, EfficientFaceConfig
 from train import __main__ as command
 from train import avfusion, avfusion_folds, loop
 from train import recipe as recipes
-from train.avfusion_data import Turn, modality_dropout
+from train.avfusion_data import BorrowedFaces, ClipData, Turn, modality_dropout
 
 SIZE, FRAMES = 32, 2
 TINY = {
@@ -33,7 +34,7 @@ TINY = {
     "standardise": True,
     "noise": 0.1,
     "select": "mean",
-    "stages": [{"epochs": 12, "lr": 0.003}],
+    "stages": [{"epochs": 15, "lr": 0.003, "evaluate_every": 5}],
 }
 FACES = TINY | {
     "data": {r: [{"dataset": "ravdess", "split": r}] for r in ("train", "valid")},
@@ -164,6 +165,35 @@ def test_modality_dropout_keeps_clips_whole(kind: str, copies: int) -> None:
     assert whole >= 5
 
 
+def grey_faces(labels: tuple[str, ...]) -> Samples:
+    """Two flat grey faces per class, as bright as the class's number."""
+    classes = np.repeat(np.arange(len(labels)), 2)
+    return Samples(
+        dataset="grey",
+        split="train",
+        ids=tuple(map(str, range(len(classes)))),
+        picture=lambda i: np.full((48, 48), 10 * classes[i], np.uint8),
+        labels={"expression": labels},
+        targets={"expression": np.eye(len(labels), dtype=np.float32)[classes]},
+    )
+
+
+def test_borrowed_faces_show_the_clips_expression(data: Path) -> None:
+    seven = tuple(label for label in RAVDESS if label != "calm")
+    config = ClipInput(visual=FaceInput(size=(SIZE, SIZE), channels="bgr"), frames=FRAMES)
+    faces = BorrowedFaces([grey_faces(seven)], RAVDESS, config.visual, {"calm": "neutral"})
+    voices = ClipData([ravdess.load(data, "train", visual="none")], config, RAVDESS, faces)
+    _, crops, classes = voices.__getitems__(list(range(len(voices))))
+    assert crops.shape == (8, FRAMES, SIZE, SIZE, 3)
+    for crop, k in zip(crops, classes):
+        label = "neutral" if RAVDESS[k] == "calm" else RAVDESS[k]
+        assert (crop == 10 * seven.index(label)).all()
+    with pytest.raises(UserError, match="calm"):
+        BorrowedFaces([grey_faces(seven)], RAVDESS, config.visual, {})
+    with pytest.raises(UserError, match="sound alone"):
+        ClipData([ravdess.load(data, "train", visual="none")], config, RAVDESS)
+
+
 def test_figures_and_intervals() -> None:
     logits = torch.eye(8)[torch.tensor([0, 0, 1, 2])] * 5
     classes, groups = torch.tensor([0, 0, 1, 3]), np.array(["a", "b", "a", "b"])
@@ -173,15 +203,18 @@ def test_figures_and_intervals() -> None:
     assert (low, high) == (0.5, 1.0)  # speaker b alone, speaker a alone
 
 
-@pytest.mark.parametrize("name", ["avfusion-ravdess", "avfusion-au-ravdess"])
+RECIPES = ["avfusion-ravdess", "avfusion-au-ravdess", "avfusion-borrowed-ravdess", "avfusion-clips"]
+
+
+@pytest.mark.parametrize("name", RECIPES)
 def test_recipes_build(name: str, tmp_path: Path, data: Path) -> None:
     recipe = recipes.load(name)
     model = hub.build("avfusion", avfusion._with_names(recipe.rest["model"], {"ravdess": data}))
-    assert model.config.labels == clips.RAVDESS
+    assert model.config.labels == RAVDESS
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["avfusion-ravdess", "avfusion-au-ravdess"])
+@pytest.mark.parametrize("name", RECIPES)
 def test_smoke(name: str, tmp_path: Path) -> None:
     assert command.main([name, "--smoke", "--out", str(tmp_path / "run")]) == 0
 

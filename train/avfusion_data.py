@@ -16,9 +16,10 @@ from torch.utils.data import DataLoader, Dataset
 from emotion.datasets import Samples
 from emotion.datasets.clips import Clip, middle
 from emotion.errors import UserError
+from emotion.faces import fit_picture
 from emotion.models.avfusion import Clips
 from emotion.models.avfusion_audio import clip_samples, mfcc
-from emotion.models.base import ClipInput, VectorInput
+from emotion.models.base import ClipInput, FaceInput, VectorInput
 from train.data import arrange
 
 DROPOUTS = ("softhard", "noise", "none")
@@ -49,6 +50,39 @@ class Turn:
         return np.stack([np.asarray(Image.fromarray(c).rotate(angle, Image.Resampling.BILINEAR)) for c in crops])
 
 
+class BorrowedFaces:
+    """Faces of other people with a clip's expression, for sets of voices that come without films.
+
+    Args:
+        parts: labelled face crops.
+        labels: the network's expressions.
+        face: the network's crop.
+        stand_ins: expression of a clip -> expression of the faces it gets, where the pictures lack it.
+
+    Raises:
+        UserError: no picture shows one of the expressions.
+    """
+
+    def __init__(
+        self, parts: Sequence[Samples], labels: tuple[str, ...], face: FaceInput, stand_ins: dict[str, str]
+    ) -> None:
+        self.face = replace(face, channels="rgb")  # crops are RGB until the network's input is made
+        by_label: dict[str, list[tuple[Samples, int]]] = {}
+        for part in parts:
+            for i, k in enumerate(part.classes()):
+                by_label.setdefault(part.labels["expression"][k] if k >= 0 else "", []).append((part, i))
+        self.pools = [by_label.get(stand_ins.get(label, label), []) for label in labels]
+        lacking = [label for label, pool in zip(labels, self.pools) if not pool]
+        if lacking:
+            raise UserError(f"no borrowed face shows {', '.join(lacking)}; name a stand-in (borrow: {{calm: neutral}})")
+
+    def __call__(self, label: int, frames: int, draw: Any = random) -> np.ndarray:
+        """Random faces uint8 [T, H, W, 3], RGB, of class `label`; `draw` is Python's `random` or a generator of it."""
+        return np.stack(
+            [fit_picture(part.picture(i), self.face) for part, i in draw.choices(self.pools[label], k=frames)]
+        )
+
+
 class ClipData(Dataset):
     """Clips of one or more data sets.
 
@@ -56,19 +90,30 @@ class ClipData(Dataset):
         parts: samples whose `picture` gives a `Clip`.
         config: the network's input.
         labels: its expressions.
+        borrowed: gives pictures to clips of sound alone.
+        fixed: borrow the same faces for a clip every time.
 
     Raises:
         UserError: crops or measurements of another shape, or labels that the network lacks.
     """
 
-    def __init__(self, parts: Sequence[Samples], config: ClipInput, labels: tuple[str, ...]) -> None:
-        self.parts, self.config = list(parts), config
+    def __init__(
+        self,
+        parts: Sequence[Samples],
+        config: ClipInput,
+        labels: tuple[str, ...],
+        borrowed: BorrowedFaces | None = None,
+        fixed: bool = True,
+    ) -> None:
+        self.parts, self.config, self.borrowed, self.fixed = list(parts), config, borrowed, fixed
         self.where = [(part, i) for part in self.parts for i in range(len(part))]
         self.groups = np.concatenate([part.groups for part in self.parts])
         targets = np.concatenate([arrange(part, "expression", labels) for part in self.parts])
         self.classes = torch.from_numpy(targets).argmax(dim=1)
         clips = [part.picture(i) for part, i in self.where]
         self.features = np.stack([self._features(clip) for clip in clips])
+        if borrowed is None and any(clip.visual is None for clip in clips):
+            raise UserError("the clips have sound alone: borrow faces for them, or load them with pictures")
         self.vectors = np.stack([clip.visual for clip in clips]) if isinstance(config.visual, VectorInput) else None
         if self.vectors is not None and self.vectors.shape[1:] != config.visual_shape:
             raise UserError(f"the measurements have shape {self.vectors.shape[1:]}, expected {config.visual_shape}")
@@ -81,6 +126,9 @@ class ClipData(Dataset):
         return len(self.where)
 
     def _crops(self, index: int) -> np.ndarray:
+        if self.borrowed is not None:
+            draw = random.Random(index) if self.fixed else random
+            return self.borrowed(int(self.classes[index]), self.config.frames, draw)
         part, i = self.where[index]
         crops, face = part.picture(i).visual, self.config.visual
         expected = (self.config.frames, *face.size, 3)
