@@ -49,7 +49,7 @@ def score(args: argparse.Namespace) -> int:
         tasks, about = scenes.score(scenes.read(args.predictions, loaded), loaded), scenes.info(loaded)
     else:
         samples = data.checked(loaded, args)
-        found = predictions.match(predictions.read(args.predictions), samples.ids, args.predictions)
+        found = predictions.match(predictions.read(args.predictions), samples, args.predictions)
         tasks, about = scoring.score(found, samples), data.info(samples)
     return _finish(args, tasks, about, ModelInfo(args.name or args.predictions.stem), args.predictions, None)
 
@@ -112,8 +112,7 @@ def compare(args: argparse.Namespace) -> int:
     """`compare`: paired bootstrap and permutation test of two models on the same samples."""
     samples = data.faces(args)
     a, b = (
-        predictions.match(predictions.read(p), samples.ids, p)
-        for p in (_predictions(args, x) for x in (args.a, args.b))
+        predictions.match(predictions.read(p), samples, p) for p in (_predictions(args, x) for x in (args.a, args.b))
     )
     tasks = [t for t in scoring.SCORERS if t in a.values and t in b.values and t in samples.targets]
     if not tasks:

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from emotion.datasets import Samples
 from emotion.errors import UserError
 from emotion.labels import ACTION_UNIT_NAMES, VALENCE_AROUSAL, canonical
 from eval.results import replace_file
@@ -239,12 +240,18 @@ def _expression(columns: Columns, report: _Reporter) -> tuple[tuple[str, ...], n
     return vocabulary, p, chosen
 
 
-def match(predictions: Predictions, ids: tuple[str, ...], where: Path | str) -> Predictions:
-    """The rows for `ids`, in their order.
+def match(predictions: Predictions, samples: Samples, where: Path | str) -> Predictions:
+    """The rows for the samples, in their order.
 
     Raises:
-        UserError: rows for unknown samples, or samples without a row.
+        UserError: made for other data or labels, rows for unknown samples, or samples without a row.
     """
+    ids, made_for = samples.ids, predictions.about
+    if made_for.get("fingerprint", samples.fingerprint) != samples.fingerprint:
+        raise UserError(
+            f"{where} was made for {made_for.get('dataset')} {made_for.get('split')} with other samples or labels than "
+            f"this {samples.dataset} {samples.split}; run the model again"
+        )
     row_of = {name: row for row, name in enumerate(predictions.ids)}
     unknown = sorted(row_of.keys() - set(ids), key=row_of.__getitem__)
     if unknown:

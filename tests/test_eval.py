@@ -58,7 +58,7 @@ def test_score_writes_a_result_that_reads_back(table: Path, faces: Path, tmp_pat
     result = results.read(tmp_path / "theirs--ferplus--test.json")
     samples = datasets.reader("ferplus").load(faces, "test")
     found = result.tasks["expression"]
-    given = predictions.match(predictions.read(table), samples.ids, table)
+    given = predictions.match(predictions.read(table), samples, table)
     right = given.choice["expression"] == samples.classes()
     assert found.metrics["accuracy"].value == pytest.approx(right.mean())
     assert found.metrics["accuracy"].low < right.mean() < found.metrics["accuracy"].high
@@ -149,6 +149,14 @@ def test_own_file_reads_back(tmp_path: Path) -> None:
     assert (back.ids, back.labels, back.about, back.hard) == (given.ids, given.labels, given.about, ())
     np.testing.assert_array_equal(back.values["action_units"], given.values["action_units"])
     np.testing.assert_array_equal(back.choice["action_units"], given.choice["action_units"])
+
+
+def test_own_file_of_other_data_is_refused(tmp_path: Path) -> None:
+    axes = {"valence_arousal": ("valence", "arousal")}
+    samples = samples_of({"valence_arousal": np.zeros((2, 2))}, axes)
+    given = Predictions(samples.ids, axes, {"valence_arousal": np.zeros((2, 2))}, about={"fingerprint": "other"})
+    with pytest.raises(UserError, match="with other samples or labels"):
+        predictions.match(given, samples, "p.npz")
 
 
 # -- scoring ---------------------------------------------------------------------------------------------------------
