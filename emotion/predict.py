@@ -15,6 +15,7 @@ from emotion import faces as cropping
 from emotion import hub, media, registry
 from emotion.detectors import MTCNN, Detector
 from emotion.errors import UserError
+from emotion.models.base import FaceInput
 from emotion.outputs import Faces, Result, Task
 
 BATCH = 32  # faces per forward pass: more brings nothing on a CPU and costs memory
@@ -42,7 +43,7 @@ class FacePredictor:
     ) -> None:
         self.name = str(model) if not isinstance(model, nn.Module) else _name(model)
         self.model = hub.load(model, device) if not isinstance(model, nn.Module) else model.to(device).eval()
-        if not hasattr(self.model.config, "input"):
+        if not isinstance(getattr(self.model.config, "input", None), FaceInput):
             raise UserError(f"{self.name} does not read single faces; choose one that does: python -m emotion models")
         self.name = _name(self.model) or self.name
         self.detector = detector or MTCNN(device=device)
