@@ -79,7 +79,7 @@ def open_page(browser: Browser, address: str, problems: list[str], query: str = 
     page.on("console", lambda m: problems.append(f"console: {m.text}") if m.type == "error" else None)
     page.on("request", lambda r: None if _local(r.url, address) else problems.append(f"request: {r.url}"))
     page.goto(address + query)
-    page.wait_for_selector("#em-tabs")
+    page.wait_for_function("window.emReady")
     return page
 
 

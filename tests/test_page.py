@@ -114,6 +114,7 @@ def test_a_photo_gives_faces_and_a_click_or_a_key_gives_details(open_page, pictu
     page = open_page()
     upload(page, pictures["two"])
     assert heading(page) == "Face 1 of 2"
+    page.wait_for_selector("#em-faces label:has(input)")
     assert page.locator("#em-faces input").count() == 2
     first = page.inner_html("#em-details")
     faces = json.loads(save(page, "json").read_text("utf-8"))["frames"][0]["faces"]

@@ -13,9 +13,10 @@ from emotion.ui.pieces import Models
 
 TABS = {"image": "Image", "models": "Models"}
 MAX_UPLOAD = "64mb"
-# Writes the choice into the address; the first tab also reports itself while the page loads, which is nobody's choice.
+# Writes a choice into the address, once the address has been read: the first tab reports itself before that.
+READY = "() => { window.emReady = true; }"
 IN_URL = (
-    "(v) => {{ if (!navigator.userActivation.hasBeenActive) return; const u = new URL(location);"
+    "(v) => {{ if (!window.emReady) return; const u = new URL(location);"
     "u.searchParams.set('{0}', {1}); history.replaceState(null, '', u); }}"
 )
 
@@ -48,7 +49,8 @@ def build(offered: Models) -> gr.Blocks:
                 gr.Dropdown(value=name) if name in offered.names else gr.skip(),
             )
 
-        page.load(from_url, None, [tabs, model], queue=False, show_progress="hidden", api_visibility="private")
+        opened = page.load(from_url, None, [tabs, model], queue=False, show_progress="hidden", api_visibility="private")
+        opened.then(None, js=READY)
     return page
 
 
