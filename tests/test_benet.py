@@ -162,10 +162,10 @@ def test_pose_backbone_gives_978_tensors(tmp_path, prefix: str) -> None:
 
 
 def maps(height: int, width: int, people: list[tuple[int, int, float]], size: float = 10) -> decode.Merged:
-    """Half-resolution maps with single peaks (x, y, score)."""
+    """Half-resolution maps with single peaks (x, y, score), steeper to the left and above: no plateaus."""
     heat = torch.zeros(1, 1, height, width)
     for x, y, score in people:
-        heat[0, 0, y, x] = score
+        heat[0, 0, y, x], heat[0, 0, y, x + 1], heat[0, 0, y + 1, x] = score, score / 2, score / 3
     return {
         "heatmap": heat,
         "size": torch.full((1, 2, height, width), float(size)),
