@@ -5,11 +5,14 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from emotion.errors import UserError
+from emotion.exports_abaw import FOLDERS, task_text
+from emotion.exports_abaw import members as single_tasks
 from emotion.outputs import Result, Task
 
 # Names the original ESR writes, by canonical name.
@@ -78,44 +81,26 @@ def fg2020_files(tasks: dict[str, Task], members: Sequence[str]) -> dict[str, st
     """The prediction files of the FG-2020 system: relative path -> text.
 
     Every member has its folder with decisions, an ensemble also `merged` (decisions) and `merged_raw` (mean scores).
-    A file has the label names in its first line and one line per frame, floats with four decimals, no newline at the
-    end. As in the original, EXPR.txt names all classes above its one column of class indices.
+    As in the original, EXPR.txt names all classes above its one column of class indices.
 
     Args:
         tasks: what an FG-2020 model decodes; frames in order.
         members: their names, as in the model's config.
     """
     files = {}
-    if len(members) > 1:
-        files |= {f"merged/{name}": text for name, text in abaw_files(tasks).items()}
-        files |= {f"merged_raw/{_ABAW[t]}.txt": _abaw_text(task, task.values) for t, task in tasks.items()}
-    for i, member in enumerate(members):
-        for t, task in tasks.items():
-            values = task.members[i]
-            if task.kind == "categorical":
-                values = values.argmax(-1)[:, None]
-            elif task.kind == "multilabel":
-                values = values > 0.5
-            files[f"{member}/{_ABAW[t]}.txt"] = _abaw_text(task, values)
+    for name, task in tasks.items():
+        file, frames = f"{FOLDERS[name].removesuffix('_Set')}.txt", np.arange(len(task.values))
+        if len(members) > 1:
+            files[f"merged/{file}"] = text = task_text(task, frames)
+            scores = [",".join(f"{v:.4f}" for v in row) for row in task.values]
+            files[f"merged_raw/{file}"] = "\n".join([text.split("\n")[0], *scores])
+        for member, alone in zip(members, single_tasks(task)):
+            if alone.kind == "multilabel":  # tuned thresholds are the ensemble's; one network decides above a half
+                alone = replace(
+                    alone, thresholds=np.full(len(alone.labels), np.nextafter(np.float32(0.5), np.float32(1)))
+                )
+            files[f"{member}/{file}"] = task_text(alone, frames)
     return files
-
-
-def abaw_files(tasks: dict[str, Task]) -> dict[str, str]:
-    """The decisions in the files of the ABAW challenges, AU.txt, EXPR.txt and VA.txt: name -> text."""
-    decided = {"categorical": lambda t: t.choice[:, None], "multilabel": lambda t: t.values >= t.thresholds}
-    return {
-        f"{_ABAW[t]}.txt": _abaw_text(task, decided.get(task.kind, lambda t: t.values)(task))
-        for t, task in tasks.items()
-    }
-
-
-_ABAW = {"action_units": "AU", "expression": "EXPR", "valence_arousal": "VA"}
-
-
-def _abaw_text(task: Task, values: np.ndarray) -> str:
-    form = "%.4f" if values.dtype.kind == "f" else "%d"
-    header = [x.capitalize() for x in task.labels] if task.kind == "categorical" else task.labels
-    return "\n".join([",".join(header), *(",".join(form % v for v in row) for row in values)])
 
 
 def fg2020_csv(frames: Sequence[int], tasks: dict[str, Task]) -> str:
