@@ -255,7 +255,7 @@ def match(predictions: Predictions, samples: Samples, where: Path | str) -> Pred
     row_of = {name: row for row, name in enumerate(predictions.ids)}
     unknown = sorted(row_of.keys() - set(ids), key=row_of.__getitem__)
     if unknown:
-        rows = ", ".join(f"{name!r} (row {row_of[name] + 1})" for name in unknown[:SHOWN])
+        rows = ", ".join(f"{name!r} (prediction {row_of[name] + 1})" for name in unknown[:SHOWN])
         raise UserError(f"{where}: {len(unknown)} predictions are for samples that this split lacks: {rows}")
     missing = [name for name in ids if name not in row_of]
     if missing:

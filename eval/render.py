@@ -13,6 +13,7 @@ from rich.console import Console
 
 from emotion.cli.console import table as rich_table
 from eval.leaderboard import Row, Table
+from eval.plot import accuracy_against_speed
 from eval.results import Figure
 
 TITLE = "Emotion recognition leaderboard"
@@ -147,7 +148,7 @@ def as_json(tables: list[Table]) -> str:
 def as_html(tables: list[Table]) -> str:
     """One page without anything to fetch: tables sort by a click or the keyboard, and work without scripts."""
     page = files("eval").joinpath("leaderboard.html").read_text(encoding="utf-8")
-    body = "\n".join(_section(table) for table in tables)
+    body = "\n".join(_section(table) + accuracy_against_speed(table, tables) for table in tables)
     return page.replace("{{title}}", TITLE).replace("{{legend}}", html.escape(LEGEND)).replace("{{tables}}", body)
 
 

@@ -19,6 +19,7 @@ from emotion.errors import UserError
 from eval import cards, leaderboard, render, results, tracks
 from eval.__main__ import main
 from eval.results import DataInfo, Figure, ModelInfo, Result, RunInfo, TaskResult
+from eval.speed import SpeedResult
 
 ROOT = Path(__file__).parents[1]
 PROTOCOL = "majority, votes of label.csv"
@@ -139,6 +140,9 @@ class Page(html.parser.HTMLParser):
         if tag != "meta":
             self.open.append(tag)
 
+    def handle_startendtag(self, tag: str, attributes: list) -> None:
+        pass
+
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
 
@@ -153,6 +157,19 @@ def test_html_is_one_accessible_file(folder: Path) -> None:
     assert not page.open and not page.links and "{{" not in text
     assert page.seen["caption"] == page.seen["table"] == len(tables) and page.seen["script"] == 1
     assert '<html lang="en">' in text and 'scope="col"' in text and 'scope="row"' in text
+
+
+def test_accuracy_is_drawn_against_speed(folder: Path) -> None:
+    (folder / "speed").mkdir()
+    for model, ms in (("ours", 4.0), ("far", 40.0)):
+        found = SpeedResult(model, 10, 20, {"ms_1": ms}, "machine", "cpu", 1, "2026-01-01", "abc", {})
+        text = json.dumps(dataclasses.asdict(found))
+        (folder / "speed" / f"{model}.json").write_text(text, encoding="utf-8")
+    tables, problems = leaderboard.tables_of([folder])
+    (drawing,) = re.findall(r"<svg.*?</svg>", render.as_html(tables), re.S)
+    assert not problems and drawing.count("<circle") == 2
+    assert "ours: 4 milliseconds per face, accuracy 0.9000" in drawing
+    assert [row.model for t in tables if t.track == "speed" for row in t.rows] == ["ours", "far"]
 
 
 def test_written_to_a_folder(folder: Path, tmp_path: Path, capsys) -> None:
