@@ -22,7 +22,7 @@ LEGEND = (
     "Square brackets: bootstrap 95 % interval, whole videos or subjects drawn where frames depend on each other. "
     "≈: the interval overlaps that of the best measured row. Tables of different protocols must not be compared."
 )
-_SIZES = {"parameters": 1, "multiply_adds": 1}
+_SIZES = ("parameters", "multiply_adds")
 
 
 def _number(metric: str, value: float) -> str:
