@@ -105,17 +105,14 @@ def cut_sound(sound: Sound, starts: np.ndarray) -> np.ndarray:
     return np.stack([sound.window(start / RATE, SOUND_WINDOW) for start in starts])
 
 
-def video_sound(sound: Sound | None, frames: int, fps: float, clock: str = "true") -> np.ndarray | None:
-    """The sound around every frame of a video, [frames, 10080]; None without sound.
+def video_sound_windows(frames: int, fps: float, samples: int, clock: str = "true") -> np.ndarray:
+    """As `sound_windows`, for all frames of a video, int64 [frames].
 
     With the "faithful" clock a frame that two 64-frame windows share keeps the sound of the first.
     """
-    if sound is None:
-        return None
-    sound = sound.at_rate(RATE)
     if clock == "true":
-        return cut_sound(sound, sound_windows(np.arange(frames), fps, len(sound.samples)))
-    starts = np.full(frames, -1, np.int64)
+        return sound_windows(np.arange(frames), fps, samples)
+    starts = np.zeros(frames, np.int64)
     for window in inference_windows(frames)[::-1]:
-        starts[window] = sound_windows(window, fps, len(sound.samples), clock)
-    return cut_sound(sound, starts)
+        starts[window] = sound_windows(window, fps, samples, clock)
+    return starts

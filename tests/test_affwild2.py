@@ -7,10 +7,15 @@ import csv
 import numpy as np
 import pytest
 import soundfile
+import torch
 
-from emotion import audio, clips
+from emotion import abaw, audio, clips, exports_abaw
+from emotion.__main__ import main
 from emotion.datasets import affwild2, affwild2_tables, reader
 from emotion.errors import UserError
+from emotion.models import emenet
+from emotion.models.base import FaceInput
+from emotion.outputs import Task
 
 
 @pytest.fixture(scope="module")
@@ -65,12 +70,17 @@ def test_sound_is_extracted_and_cut_around_frames(root, tmp_path):
     assert len(files) == 9 and not silent
     samples, rate = soundfile.read(files[0])
     assert rate == 16000 and samples.ndim == 1 and np.abs(samples).max() > 0.2
-    windows = clips.video_sound(audio.read(files[0]), frames=12, fps=25.0)
-    assert windows.shape == (12, clips.SOUND_WINDOW)
-    assert not windows[0, :4000].any() and windows[0, -4000:].any(), "silence before the film begins"
-    faithful = clips.video_sound(audio.read(files[0]), frames=12, fps=25.0, clock="faithful")
-    assert faithful.shape == windows.shape and faithful[0, :100].any()
-    spectrum = np.abs(np.fft.rfft(windows[11, 5040:]))
+    sound = audio.read(files[0])
+
+    def windows(clock):
+        starts = clips.video_sound_windows(12, 25.0, len(sound.samples), clock)
+        return clips.cut_sound(sound, starts)
+
+    true, faithful = windows("true"), windows("faithful")
+    assert true.shape == faithful.shape == (12, clips.SOUND_WINDOW)
+    assert not true[0, :4000].any() and true[0, -4000:].any(), "silence before the film begins"
+    assert faithful[0, :100].any()
+    spectrum = np.abs(np.fft.rfft(true[11, 5040:]))
     assert abs(spectrum.argmax() * 16000 / 5040 - 440) < 4
 
 
@@ -112,3 +122,58 @@ def test_more_pictures_than_rows_are_cut_with_a_warning(tmp_path):
 def test_unknown_splits_and_tasks_are_refused(root, split, task):
     with pytest.raises(UserError, match="Aff-Wild2 has"):
         affwild2.load(root, split, task)
+
+
+class Echo(torch.nn.Module):
+    """A model of sequences whose valence is the mean level of the picture, its arousal that of the frame before."""
+
+    config = emenet.EMENetConfig(input=FaceInput(size=(16, 16)), expressions=(), action_units=())
+
+    def embed(self, x, sound=None):
+        return x.mean((1, 2, 3))[None, :, None]
+
+    def sequence(self, features):
+        before = torch.cat([features[:, :1], features[:, :-1]], dim=1)
+        return {"valence_arousal": torch.cat([features, before], dim=-1)}
+
+    def decode(self, logits):
+        values = logits["valence_arousal"].numpy()
+        return {"valence_arousal": Task("continuous", ("valence", "arousal"), values[0], (-1, 1), members=values)}
+
+
+def test_submission_files_have_every_frame_of_every_listed_clip(root, tmp_path):
+    written = abaw.predict(root, Echo(), tmp_path, {"valence_arousal": None})
+    names = affwild2.test_clips(root / "VA_test_set.txt")
+    assert len(written) == 2 * len(names)
+    for clip in names:
+        lines = (tmp_path / "merged" / "VA_Set" / f"{clip}.txt").read_text().split("\n")
+        frames = affwild2.test_frames(root, clip)
+        assert lines[0] == "valence,arousal" and len(lines) == 1 + len(frames)
+        assert lines[8].split(",")[0] == lines[7].split(",")[0], "frame 7 has no picture: frame 6 stands for it"
+        assert lines[9].split(",")[1] == lines[8].split(",")[0], "the clip is read in order"
+    member = (tmp_path / "0" / "VA_Set" / f"{names[0]}.txt").read_text()
+    assert member == (tmp_path / "merged" / "VA_Set" / f"{names[0]}.txt").read_text()
+    with pytest.raises(UserError, match="predicts no expression"):
+        abaw.predict(root, Echo(), tmp_path, {"expression": None})
+
+
+def test_file_text_of_repeated_frames_and_bad_names(tmp_path):
+    task = Task("continuous", ("valence", "arousal"), np.array([[0.12345, 0], [1, -1], [0.5, 0.5]]), (-1, 1))
+    assert exports_abaw.task_text(task, np.array([1, 0, 1])) == "valence,arousal\n1.0000,-1.0000\n0.1235,0.0000"
+    with pytest.raises(UserError, match="no name of a video"):
+        exports_abaw.write(tmp_path, "../x", {"valence_arousal": task}, np.arange(3))
+    with pytest.raises(UserError, match="2 frame numbers"):
+        exports_abaw.task_text(task, np.arange(2))
+
+
+def test_commands(root, tmp_path, capsys):
+    assert main(["affwild2", "annotations", str(root), "-o", str(tmp_path / "t")]) == 0
+    assert "valence_arousal" in capsys.readouterr().out
+    assert sorted(p.name for p in (tmp_path / "t").iterdir()) == [
+        *(f"{t}.{kind}" for t in sorted(affwild2.PARTS) for kind in ("csv", "png"))
+    ]
+    assert main(["affwild2", "test-list", str(root), "-o", str(tmp_path / "l"), "--task", "expression"]) == 0
+    assert (tmp_path / "l" / "expression.csv").is_file()
+    assert main(["affwild2", "sound", str(root), "-o", str(tmp_path / "s")]) == 0
+    assert len(list((tmp_path / "s").glob("*.wav"))) == 9
+    assert main(["affwild2", "annotations", str(tmp_path / "nothing"), "-o", str(tmp_path / "u")]) == 2

@@ -81,6 +81,8 @@ def _write(out: Path, header: tuple[str, ...], rows: Iterator[list[Any]]) -> dic
         partial.replace(out)
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror or error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
     return {split: {"clips": len(clips[split]), "frames": frames[split]} for split in frames}
 
 
