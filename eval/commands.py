@@ -154,10 +154,9 @@ def _predictions(args: argparse.Namespace, given: str) -> Path:
 def list_datasets(args: argparse.Namespace) -> int:
     """`datasets`: what is known, one of them in full, its sample ids, or a synthetic copy."""
     if args.dataset is None:
-        rows = table("name", "what", "terms")
+        rows, known = table("name", "what", "terms"), data.known()
         for name in datasets.READERS:
-            first = (datasets.reader(name).__doc__ or "").split("\n")[0]
-            rows.add_row(name, first, data.known().get(name, {}).get("terms", "-"))
+            rows.add_row(name, data.summary(name), known.get(name, {}).get("terms", "-"))
         show(rows, "", "Layout and origin of one of them: python -m eval datasets NAME")
         return 0
     reader = datasets.reader(args.dataset)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import inspect
 import typing
 from pathlib import Path
@@ -85,3 +86,9 @@ def info(samples: Samples) -> DataInfo:
 def known() -> dict[str, dict[str, str]]:
     """Where every data set comes from and under what terms: name -> "where", "terms", "splits"."""
     return yaml.safe_load((Path(__file__).parent / "datasets.yaml").read_text(encoding="utf-8"))
+
+
+def summary(name: str) -> str:
+    """The first line that a reader says about its data set; read without importing it, which may take seconds."""
+    source = Path(datasets.__file__).with_name(f"{name}.py").read_text(encoding="utf-8")
+    return (ast.get_docstring(ast.parse(source)) or "").split("\n")[0]
