@@ -1,0 +1,239 @@
+"""A Hub: checkpoints are fetched from it at one commit, and sent to it. Every failure becomes one message.
+
+Nothing is contacted unless a name asks for it: `OWNER/NAME`, `hf://OWNER/NAME@REVISION`, or a known model's name when
+the environment variable EMOTION_HUB says whose repositories to trust. HF_TOKEN, HF_HOME, HF_ENDPOINT and
+HF_HUB_OFFLINE mean what they mean to `huggingface_hub`, which does the work.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from emotion import __version__
+from emotion.errors import UserError
+
+NAMESPACE = "EMOTION_HUB"
+LIMIT = 4_000_000_000  # bytes of one file; the largest known checkpoint has a sixth of this
+NAME = re.compile(r"(?:hf://)?(\w[\w.-]*/\w[\w.-]*)(?:@(\S+))?")  # so ./folder, ../folder and /folder are not names
+
+LOG_IN = "log in with `hf auth login` or set HF_TOKEN"
+ANSWERS = {
+    401: f"the token is not accepted; {LOG_IN}",
+    403: f"access is refused; {LOG_IN}, with a token that may do this",
+    416: "the server cannot go on with a download that broke off; try again",
+    429: "too many requests; wait some minutes and try again",
+}
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@dataclass(frozen=True)
+class Repo:
+    """A repository on a Hub; `revision` is a branch, tag or commit, None for the default branch."""
+
+    id: str
+    revision: str | None = None
+
+    def __str__(self) -> str:
+        return self.id if self.revision is None else f"{self.id}@{self.revision}"
+
+
+def repo(name: str, revision: str | None = None) -> Repo | None:
+    """The repository that `name` stands for, None if it stands for none.
+
+    Raises:
+        UserError: it starts with hf:// and is not complete.
+    """
+    if match := NAME.fullmatch(name):
+        return Repo(match[1], revision or match[2])
+    if name.startswith("hf://"):
+        raise UserError(f"{name} is not a model's address; write hf://OWNER/NAME or hf://OWNER/NAME@REVISION")
+    return None
+
+
+def trusted(name: str) -> Repo | None:
+    """The repository of a known model in the namespace EMOTION_HUB; None where that is not set."""
+    owner = os.environ.get(NAMESPACE, "").strip()
+    return Repo(f"{owner}/{name}") if owner else None
+
+
+def cached(place: Repo, file: str) -> bool:
+    """Whether a file of a repository has been downloaded before; contacts nobody."""
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(place.id, file, revision=place.revision), str)
+
+
+def fetch(
+    place: Repo,
+    required: Sequence[str],
+    optional: Sequence[str] = (),
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    force_download: bool = False,
+    local_files_only: bool = False,
+) -> Path:
+    """The folder in the cache that holds a repository's files, downloaded if need be, all from the same commit.
+
+    Args:
+        place: which repository, at which revision.
+        required, optional: names of files; others are left where they are.
+        token: instead of HF_TOKEN or the one stored on logging in; False for none.
+        cache_dir: instead of the cache below HF_HOME.
+        force_download: replace what the cache holds.
+        local_files_only: contact nobody.
+
+    Raises:
+        UserError: not there, not allowed, no connection, no space, or not a checkpoint.
+    """
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    api = HfApi(token=token, library_name="emotion", library_version=__version__)
+    options: dict[str, Any] = {"token": token, "cache_dir": cache_dir, "allow_patterns": [*required, *optional]}
+    with explained("load", place):
+        where = {"cache_dir": cache_dir, "local_files_only": local_files_only}
+        commit = api.resolve_revision(place.id, revision=place.revision, **where)
+        if not force_download:
+            with suppress(LocalEntryNotFoundError):
+                return Path(snapshot_download(place.id, revision=commit, local_files_only=True, **options))
+        if not local_files_only:
+            listed = api.model_info(place.id, revision=commit.resolved, files_metadata=True).siblings or []
+            _check({file.rfilename: file.size or 0 for file in listed}, required, place)
+        options |= {"force_download": force_download, "local_files_only": local_files_only}
+        return Path(snapshot_download(place.id, revision=commit, **options))
+
+
+def _check(sizes: Mapping[str, int], required: Sequence[str], place: Repo) -> None:
+    """Refuse before downloading what cannot be a checkpoint."""
+    if missing := [name for name in required if name not in sizes]:
+        raise UserError(f"{place} holds no checkpoint of this package: it has no {' and no '.join(missing)}")
+    for name in required:
+        if sizes[name] > LIMIT:
+            gigabytes = f"{sizes[name] / 1e9:.1f} GB, more than the {LIMIT / 1e9:.0f} GB that a file may have here"
+            raise UserError(f"{place} is not loaded: its {name} has {gigabytes}")
+
+
+def push(
+    id: str,
+    files: Mapping[str, Path | bytes],
+    message: str,
+    sdk: str | None = None,
+    private: bool = False,
+    only: bool = False,
+    token: str | bool | None = None,
+) -> str:
+    """Send files to a repository in one commit; the repository is made if there is none.
+
+    Args:
+        id: OWNER/NAME.
+        files: path in the repository -> content or a file here.
+        message: of the commit.
+        sdk: "gradio" or "static" for a Space; None for a model.
+        private: make a new repository private; one that exists must be private already.
+        only: delete what the repository holds beside `files`.
+        token: instead of HF_TOKEN or the one stored on logging in.
+
+    Returns:
+        The commit's address.
+
+    Raises:
+        UserError: not a name, not allowed, no connection, or public though `private` is asked for.
+    """
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+
+    if not re.fullmatch(NAME, id) or "@" in id:
+        raise UserError(f"{id!r} is no name of a repository; write OWNER/NAME")
+    id, kind = id.removeprefix("hf://"), "space" if sdk else "model"
+    api = HfApi(token=token, library_name="emotion", library_version=__version__)
+    with explained("publish to", Repo(id)):
+        api.create_repo(id, repo_type=kind, space_sdk=sdk, private=private or None, exist_ok=True)
+        if private and not api.repo_info(id, repo_type=kind).private:
+            raise UserError(f"{id} exists and is public; make it private in its settings, or leave --private away")
+        sent: list[Any] = [
+            CommitOperationAdd(path, content if isinstance(content, bytes) else str(content))
+            for path, content in files.items()
+        ]
+        if only:
+            others = set(api.list_repo_files(id, repo_type=kind)) - files.keys() - {".gitattributes"}
+            sent += [CommitOperationDelete(path) for path in sorted(others)]
+        return str(api.create_commit(id, sent, commit_message=message, repo_type=kind).commit_url)
+
+
+@contextmanager
+def explained(action: str, place: Repo) -> Iterator[None]:
+    """The one place that turns what can go wrong between here and a Hub into a message.
+
+    Raises:
+        UserError: what was wanted, where it was looked for, why it failed, and how to go on.
+    """
+    from huggingface_hub import constants, errors
+
+    failures = (OSError, ValueError, RuntimeError, errors.HTTPError, errors.EntryNotFoundError)
+    try:
+        yield
+    except UserError:
+        raise
+    except (*failures, errors.RevisionResolutionError, errors.XetDownloadError) as error:
+        raise UserError(f"cannot {action} {place} ({constants.ENDPOINT}): {_reason(error, place)}") from error
+
+
+def _reason(error: Exception, place: Repo) -> str:
+    """Why, and what to do. What a library raises often only wraps the cause."""
+    from huggingface_hub import constants, errors
+
+    chain = list(_causes(error))
+    cache = f"the cache {constants.HF_HUB_CACHE}"
+    if any(isinstance(e, OSError) and e.errno in FULL for e in chain):
+        return f"the disk is full; free some space, or set HF_HOME to move {cache} to another disk"
+    if isinstance(error, errors.HFValidationError):
+        return "this is no name of a repository; write OWNER/NAME"
+    if isinstance(error, json.JSONDecodeError):
+        return "the answer is not that of a Hub; check HF_ENDPOINT, and whether this network asks for a log-in"
+    if isinstance(error, ValueError) and not isinstance(error, errors.HTTPError):
+        return " ".join(str(error).split())
+    for answer in chain:
+        if isinstance(answer, errors.HfHubHTTPError):
+            return _answer(answer, place)
+    if constants.is_offline_mode():
+        return f"HF_HUB_OFFLINE is set and it is not in {cache}; unset it once to go online"
+    if "Consistency check failed" in str(error):
+        return "the download broke off; try again"
+    if broken := [e for e in chain if isinstance(e, errors.HTTPError)]:
+        return f"no connection ({broken[-1]}); check the network and HF_ENDPOINT, nothing usable is in {cache}"
+    if isinstance(error, (errors.EntryNotFoundError, errors.RevisionResolutionError)):
+        return f"it is not in {cache}, and no other place was asked"
+    if isinstance(error, OSError):
+        return f"{error}; HF_HOME chooses another folder than {cache}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _answer(error: Any, place: Repo) -> str:
+    """What a Hub's refusal means."""
+    from huggingface_hub import errors
+
+    status = error.response.status_code
+    if isinstance(error, errors.GatedRepoError):
+        return f"access must be asked for on its page; then {LOG_IN}"
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return f"there is no such repository, or it is private: check the name, or {LOG_IN}"
+    if isinstance(error, errors.RevisionNotFoundError):
+        return f"it has no revision {place.revision or 'main'} (any more); name another after @"
+    if isinstance(error, errors.EntryNotFoundError):
+        return "a file is missing there; it holds no complete checkpoint of this package"
+    if status >= 500:
+        return f"the server has a problem of its own (HTTP {status}); try again later"
+    return ANSWERS.get(status, f"HTTP {status}: {error.server_message or str(error).strip().splitlines()[0]}")
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

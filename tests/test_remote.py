@@ -1,0 +1,262 @@
+"""Fetching from a Hub and sending to it: the real client against a stand-in server on loopback."""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from huggingface_hub import constants, file_download
+
+from emotion import remote
+from emotion.errors import UserError
+from emotion.remote import Repo
+from tests.hub_server import READER, WRITER, Fault, Hub, connect
+
+CONFIG, WEIGHTS, CARD = b'{"a": 1}', bytes(range(256)) * 200, b"# card\n"
+FILES = {"config.json": CONFIG, "model.safetensors": WEIGHTS, "README.md": CARD, "x.bin": b"x"}
+NEEDED = ("config.json", "model.safetensors")
+MINE = Repo("me/model")
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
+    monkeypatch.setattr("time.sleep", lambda _: None)  # between the client's retries
+    with Hub() as server:
+        server.add("me/model", FILES)
+        connect(monkeypatch, server.url, tmp_path / "home")
+        yield server
+
+
+def fetch(place: Repo = MINE, **options: object) -> dict[str, bytes]:
+    folder = remote.fetch(place, NEEDED, ["README.md"], **options)
+    return {p.name: p.read_bytes() for p in folder.iterdir()}
+
+
+WANTED = {name: FILES[name] for name in ("config.json", "model.safetensors", "README.md")}
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("me/my-benet", Repo("me/my-benet")),
+        ("me/my-benet@v2", Repo("me/my-benet", "v2")),
+        ("hf://me/my-benet", Repo("me/my-benet")),
+        ("hf://me/my.benet@refs/pr/3", Repo("me/my.benet", "refs/pr/3")),
+        ("esr9.affectnet", None),
+        ("./folder", None),
+        ("../folder", None),
+        ("/a/folder", None),
+        ("folder/", None),
+        ("runs/new/folder", None),
+        ("C:\\models\\esr", None),
+    ],
+)
+def test_names(name: str, place: Repo | None) -> None:
+    assert remote.repo(name) == place
+    if place is not None:
+        assert remote.repo(name, "v9") == Repo(place.id, "v9")
+        assert remote.repo(f"hf://{place}") == place
+
+
+@pytest.mark.parametrize("name", ["hf://", "hf://me", "hf://datasets/me/my-benet", "hf://me/a b"])
+def test_incomplete_addresses(name: str) -> None:
+    with pytest.raises(UserError, match="write hf://OWNER/NAME"):
+        remote.repo(name)
+
+
+def test_only_what_is_needed_is_fetched_once_and_from_one_commit(hub: Hub) -> None:
+    assert fetch() == WANTED
+    assert not any("x.bin" in request for request in hub.seen)
+    commit = hub.repos["model", "me/model"].refs["main"]
+    assert all(commit in request for request in hub.seen if "/resolve/" in request)
+    hub.seen.clear()
+    assert fetch() == WANTED and hub.seen == ["GET /api/models/me/model"]
+    hub.seen.clear()
+    assert fetch(Repo("me/model", commit)) == WANTED and hub.seen == []
+
+
+def test_revisions(hub: Hub) -> None:
+    repository = hub.repos["model", "me/model"]
+    repository.refs["v1"] = repository.refs["main"]
+    repository.commit(FILES | {"config.json": b"{}"})
+    assert fetch()["config.json"] == b"{}"
+    assert fetch(Repo("me/model", "v1")) == WANTED
+    with pytest.raises(UserError, match=r"cannot load me/model@v3 \(http.*it has no revision v3"):
+        fetch(Repo("me/model", "v3"))
+    with pytest.raises(UserError, match="it has no revision"):
+        fetch(Repo("me/model", "0" * 40))
+
+
+def test_a_download_that_breaks_off_goes_on_where_it_stopped(hub: Hub) -> None:
+    hub.faults = [Fault("GET /storage", "cut", times=1)]
+    assert fetch() == WANTED
+    assert sum(request.startswith("GET /storage") for request in hub.seen) == 2
+
+
+def test_a_slow_server(hub: Hub) -> None:
+    hub.faults = [Fault("GET /storage", "slow")]
+    assert fetch() == WANTED
+
+
+def test_the_token_goes_to_the_hub_only(hub: Hub) -> None:
+    hub.repos["model", "me/model"].private = True
+    assert fetch(token=READER) == WANTED
+    assert hub.authorised and not any("/storage/" in request for request in hub.authorised)
+
+
+def test_offline_and_unreachable(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetch()
+    hub.seen.clear()
+    assert fetch(local_files_only=True) == WANTED and hub.seen == []
+    with pytest.raises(UserError, match=r"not in the cache .* no other place was asked"):
+        fetch(Repo("me/other"), local_files_only=True)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert fetch() == WANTED and hub.seen == []
+    with pytest.raises(UserError, match="HF_HUB_OFFLINE is set and it is not in the cache"):
+        fetch(Repo("me/model", "v2"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    hub.faults = [Fault(".", 503)]
+    assert fetch() == WANTED
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:1")  # nobody listens there
+    assert fetch() == WANTED
+    with pytest.raises(UserError, match=r"cannot load me/other \(http://127.0.0.1:1\): no connection .*HF_ENDPOINT"):
+        fetch(Repo("me/other"))
+
+
+def test_a_replaced_file_is_fetched_again_on_demand(hub: Hub) -> None:
+    folder = remote.fetch(MINE, NEEDED)
+    (folder / "config.json").resolve().write_bytes(b"damaged")
+    assert fetch()["config.json"] == b"damaged"
+    assert fetch(force_download=True) == WANTED
+
+
+TROUBLE = {
+    "missing": ([], {"place": Repo("me/nothing")}, "there is no such repository, or it is private: .*hf auth login"),
+    "token unknown": ([], {"token": "stale"}, "the token is not accepted; log in"),
+    "refused": ([Fault("GET /api", 403)], {}, "access is refused; log in"),
+    "too many": ([Fault("GET /api/models/me/model/rev", 429)], {}, "too many requests; wait"),
+    "server down": ([Fault(".", 500)], {}, r"a problem of its own \(HTTP 500\); try again later"),
+    "storage down": ([Fault("GET /storage", 500)], {}, r"a problem of its own \(HTTP 500\); try again later"),
+    "storage cleared": ([Fault("GET /storage", 410)], {}, "HTTP 410: made to fail"),
+    "no resuming": (
+        [Fault("GET /storage", "cut", times=1), Fault("GET /storage", 416)],
+        {},
+        "cannot go on with a download that broke off; try again",
+    ),
+    "cut for good": (
+        [Fault("GET /storage", "cut", times=1), Fault("GET /storage", "page")],
+        {},
+        "the download broke off; try again",
+    ),
+    "login page": ([Fault(".", "page")], {}, "the answer is not that of a Hub; check HF_ENDPOINT"),
+    "no name": ([], {"place": Repo("me/model--x")}, "no name of a repository; write OWNER/NAME"),
+}
+
+
+@pytest.mark.parametrize(("faults", "options", "message"), TROUBLE.values(), ids=TROUBLE.keys())
+def test_trouble_is_told_in_one_line(faults: list[Fault], options: dict, message: str, hub: Hub) -> None:
+    hub.faults = [Fault(f.pattern, f.what, f.times) for f in faults]
+    with pytest.raises(UserError, match=message) as caught:
+        fetch(**options)
+    text = str(caught.value)
+    assert "\n" not in text and str(options.get("place", "me/model")) in text and hub.url in text
+
+
+def test_gated(hub: Hub) -> None:
+    hub.repos["model", "me/model"].gated = True
+    with pytest.raises(UserError, match="access must be asked for on its page; then log in"):
+        fetch()
+    assert fetch(token=READER) == WANTED
+
+
+def test_foreign_and_oversized_repositories_are_refused_before_downloading(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.add("me/bert", {"config.json": b"{}", "pytorch_model.bin": b"x"})
+    with pytest.raises(UserError, match=r"me/bert holds no checkpoint .* it has no model\.safetensors"):
+        fetch(Repo("me/bert"))
+    monkeypatch.setattr(remote, "LIMIT", 10_000)
+    with pytest.raises(UserError, match=r"model\.safetensors has 0\.0 GB, more than the 0 GB"):
+        fetch()
+    assert not any("/resolve/" in request for request in hub.seen)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_full_disk(number: int, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_args: object, **_options: object) -> None:
+        raise OSError(number, "No space left on device")
+
+    monkeypatch.setattr(file_download, "http_get", full)
+    with pytest.raises(UserError, match="the disk is full; free some space, or set HF_HOME"):
+        fetch()
+
+
+def test_cache_that_cannot_be_written(hub: Hub, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match=r"cannot load me/model .*HF_HOME chooses another folder"):
+        fetch(cache_dir=tmp_path / "file")
+
+
+def test_cached(hub: Hub) -> None:
+    assert not remote.cached(MINE, "model.safetensors")
+    fetch()
+    hub.seen.clear()
+    assert remote.cached(MINE, "model.safetensors") and not remote.cached(Repo("me/other"), "model.safetensors")
+    assert hub.seen == []
+
+
+def test_trusted_namespace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EMOTION_HUB", raising=False)
+    assert remote.trusted("esr9.affectnet") is None
+    monkeypatch.setenv("EMOTION_HUB", "me")
+    assert remote.trusted("esr9.affectnet") == Repo("me/esr9.affectnet")
+
+
+def test_push_then_fetch(hub: Hub, tmp_path: Path) -> None:
+    (tmp_path / "weights").write_bytes(FILES["model.safetensors"])
+    files = {name: content for name, content in WANTED.items() if name != "model.safetensors"}
+    files |= {"README.md": b"---\nlicense: mit\n---\n", "model.safetensors": tmp_path / "weights"}
+    url = remote.push("hf://me/new", files, "First", private=True, token=WRITER)
+    repository = hub.repos["model", "me/new"]
+    assert repository.private and url.endswith(repository.refs["main"]) and len(repository.commits) == 2
+    assert fetch(Repo("me/new"), token=READER) == WANTED | {"README.md": files["README.md"]}
+    with pytest.raises(UserError, match="there is no such repository, or it is private"):
+        fetch(Repo("me/new"), cache_dir=tmp_path / "elsewhere")
+    remote.push("me/new", {"a.txt": b"a"}, "Second", token=WRITER)
+    assert repository.files.keys() == {*files, "a.txt", ".gitattributes"}
+    remote.push("me/new", {"a.txt": b"b"}, "Third", only=True, token=WRITER)
+    assert repository.files.keys() == {"a.txt", ".gitattributes"} and repository.files["a.txt"] == b"b"
+
+
+def test_push_of_a_space(hub: Hub) -> None:
+    remote.push("me/page", {"README.md": b"---\nlicense: mit\n---\n"}, "Page", sdk="gradio", token=WRITER)
+    assert hub.repos["space", "me/page"].sdk == "gradio"
+    assert "README.md" in hub.repos["space", "me/page"].files
+
+
+BAD_PUSH = {
+    "no name": ("my folder", WRITER, {}, "'my folder' is no name of a repository; write OWNER/NAME"),
+    "no owner": ("model", WRITER, {}, "write OWNER/NAME"),
+    "not logged in": ("me/new", "", {}, r"cannot publish to me/new \(http.*log in with"),
+    "may only read": ("me/new", READER, {}, "access is refused; log in .* a token that may do this"),
+    "bad card": ("me/new", WRITER, {"README.md": b"---\nlicense: [\n---\n"}, "Invalid metadata in README.md"),
+    "public already": ("me/model", WRITER, {}, "me/model exists and is public"),
+}
+
+
+@pytest.mark.parametrize(("name", "token", "files", "message"), BAD_PUSH.values(), ids=BAD_PUSH.keys())
+def test_refused_push(name: str, token: str, files: dict[str, bytes], message: str, hub: Hub) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        remote.push(name, files or {"a": b"a"}, "Try", private=True, token=token or False)
+    assert "\n" not in str(caught.value)
+    assert hub.repos["model", "me/model"].files == FILES
+
+
+def test_a_broken_upload_publishes_nothing(hub: Hub) -> None:
+    hub.faults = [Fault("PUT", 500)]
+    with pytest.raises(UserError, match=re.escape("a problem of its own (HTTP 500)")):
+        remote.push("me/model", {"model.safetensors": b"new"}, "Try", token=WRITER)
+    assert hub.repos["model", "me/model"].files == FILES
