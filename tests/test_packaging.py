@@ -27,9 +27,10 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 OURS = {"emotion", "eval", "train", "tests", "app"}
 
-# Files -> groups of dependencies that are there when they run; dlib is imported where a user asks for it.
+# Files -> groups of dependencies that are there when they run; dlib is imported where a user asks for it, `spaces`
+# (group space) where it is installed.
 GROUPS = {
-    "core": ("core", "dlib"),
+    "core": ("core", "dlib", "space"),
     "demo": ("core", "demo"),
     "eval": ("core", "demo", "eval"),
     "train": ("core", "train"),
