@@ -80,6 +80,17 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--fps", type=float, default=30.0, help="frames per second; default: %(default)s")
     sub.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps ...; default: %(default)s")
 
+    text = "make tables, sound files and challenge submissions from the Aff-Wild2 data set (ABAW 2)"
+    more = "annotations: one CSV and plot per task; test-list: one CSV per task; sound: WAV files; predict: submission."
+    sub = command("affwild2", "affwild2:run", text, more)
+    sub.add_argument("what", choices=("annotations", "test-list", "sound", "predict"))
+    sub.add_argument("source", type=Path, metavar="FOLDER", help="the data set")
+    sub.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="where the files go")
+    tasks = ("expression", "action_units", "valence_arousal")
+    sub.add_argument("--task", action="append", choices=tasks, help="may be given repeatedly; default: all")
+    sub.add_argument("--model", default="emenet_v.affwild2", metavar="NAME|FOLDER", help="default: %(default)s")
+    sub.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps ...; default: %(default)s")
+
     sub = command("models", "models:run", "list the known models")
     sub.add_argument("--method", help="only models of this method")
     sub.add_argument("--task", help="only models that predict this, for example valence_arousal")
