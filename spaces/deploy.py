@@ -1,0 +1,100 @@
+"""Put a Space together, and show, write or send it: `python spaces/deploy.py demo --repo OWNER/NAME --dry-run`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from emotion import remote
+from emotion.cli.console import report, show
+from emotion.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[1]
+SPACES = ("demo", "leaderboard")
+LEFT_OUT = ("__pycache__", ".part")
+FILE_LIMIT, LIMIT = 100_000_000, 500_000_000  # bytes; a Space's repository may have 1 GB in all
+
+
+def assemble(space: str) -> dict[str, bytes]:
+    """The files of a Space, path -> content: its own folder, and what it runs or shows.
+
+    Raises:
+        UserError: a file is missing, or the Space would be too large.
+    """
+    files = _folder(ROOT / "spaces" / space)
+    if space == "demo":
+        files |= {f"emotion/{path}": content for path, content in _folder(ROOT / "emotion").items()}
+    else:
+        from eval import leaderboard, render, results
+
+        tables, problems = leaderboard.tables_of([results.FOLDER])
+        if problems:
+            raise UserError(problems[0])
+        names = {"html": "index.html", "csv": "leaderboard.csv", "json": "leaderboard.json"}
+        files |= {name: render.FORMATS[form](tables).encode() for form, name in names.items()}
+    files["LICENSE"] = (ROOT / "LICENSE").read_bytes()
+    for path, content in files.items():
+        if len(content) > FILE_LIMIT:
+            raise UserError(
+                f"{path} has {len(content) / 1e6:.0f} MB, more than the {FILE_LIMIT / 1e6:.0f} MB of a file"
+            )
+    if (size := sum(map(len, files.values()))) > LIMIT:
+        raise UserError(f"the Space has {size / 1e6:.0f} MB, more than {LIMIT / 1e6:.0f} MB")
+    return dict(sorted(files.items()))
+
+
+def _folder(folder: Path) -> dict[str, bytes]:
+    paths = (p for p in folder.rglob("*") if p.is_file() and not any(part.endswith(LEFT_OUT) for part in p.parts))
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in paths}
+
+
+def write(files: dict[str, bytes], folder: Path) -> None:
+    """Write a Space's files into a new or empty folder.
+
+    Raises:
+        UserError: the folder is not empty, or it cannot be written.
+    """
+    try:
+        if folder.exists() and any(folder.iterdir()):
+            raise UserError(f"{folder} is not empty")
+        for path, content in files.items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_bytes(content)
+    except OSError as error:
+        raise UserError(f"cannot write {folder}: {error.strerror or error}") from error
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the script; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python spaces/deploy.py", description=__doc__, allow_abbrev=False)
+    parser.add_argument("space", nargs="?", choices=SPACES, default="demo", help="default: %(default)s")
+    parser.add_argument("--repo", metavar="OWNER/NAME", help="the Space; made if there is none")
+    parser.add_argument("--private", action="store_true", help="for nobody else to see")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--dry-run", action="store_true", help="print what would be sent, and contact nobody")
+    what.add_argument("--push", action="store_true", help="send it")
+    what.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="write it here")
+    args = parser.parse_args(argv)
+    if args.push and not args.repo:
+        parser.error("--push needs --repo OWNER/NAME")
+    try:
+        files = assemble(args.space)
+        if args.output:
+            write(files, args.output)
+        elif args.push:
+            sdk = "gradio" if args.space == "demo" else "static"
+            message = f"Update the {args.space}"
+            url = remote.push(args.repo, files, message, sdk=sdk, private=args.private, only=True)
+            show(f"Sent: {url}")
+        else:
+            show(*(f"{len(content) / 1e3:10.1f} kB  {path}" for path, content in files.items()))
+        show(f"{len(files)} files, {sum(map(len, files.values())) / 1e6:.1f} MB")
+    except UserError as error:
+        report(error)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

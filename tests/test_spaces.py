@@ -1,0 +1,195 @@
+"""The Spaces and the container: their rules, what is put together, and that the same arrives on a Hub."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import json
+import re
+import sys
+import types
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from huggingface_hub import SpaceCard
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+from emotion import zerogpu
+from emotion.errors import UserError
+from tests.hub_server import WRITER, Hub, connect
+from tests.test_packaging import PROJECT
+
+ROOT = Path(__file__).parents[1]
+KEYS = {
+    *("title", "emoji", "colorFrom", "colorTo", "sdk", "sdk_version", "python_version", "app_file", "pinned"),
+    *("license", "short_description", "suggested_hardware", "startup_duration_timeout", "tags"),
+}
+COLOURS = {"red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray"}
+DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def deploy() -> types.ModuleType:
+    spec = importlib.util.spec_from_file_location("deploy", ROOT / "spaces" / "deploy.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
+    with Hub() as running:
+        connect(monkeypatch, running.url, tmp_path / "home", WRITER)
+        yield running
+
+
+@pytest.mark.parametrize("space", ["demo", "leaderboard"])
+def test_front_matter(space: str) -> None:
+    card = SpaceCard((ROOT / "spaces" / space / "README.md").read_text(encoding="utf-8"))
+    head = yaml.safe_load(card.content.split("---\n")[1])
+    assert head.keys() <= KEYS and {head["colorFrom"], head["colorTo"]} <= COLOURS
+    assert len(head["short_description"]) <= 60 and head["license"] == "mit"
+    if head["sdk"] == "gradio":
+        gradio = Requirement(PROJECT["optional-dependencies"]["demo"][0])
+        assert gradio.name == "gradio" and head["sdk_version"] in gradio.specifier
+        assert SpecifierSet(PROJECT["requires-python"]).contains(head["python_version"])
+        assert (ROOT / "spaces" / space / head["app_file"]).is_file()
+
+
+def test_requirements_are_those_of_the_page() -> None:
+    lines = (ROOT / "spaces" / "demo" / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    groups = PROJECT["optional-dependencies"]
+    expected = [*PROJECT["dependencies"], *groups["demo"], *groups["space"]]
+    assert [Requirement(line) for line in lines if not line.startswith("#")] == [Requirement(row) for row in expected]
+
+
+def test_app_is_short_and_reads_zerogpu_first() -> None:
+    tree = ast.parse((ROOT / "spaces" / "demo" / "app.py").read_text(encoding="utf-8"))
+    ours = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
+    assert len(tree.body) <= 12 and ours[0].names[0].name == "zerogpu"
+
+
+def test_demo_holds_the_page_and_nothing_else(deploy: types.ModuleType) -> None:
+    files = deploy.assemble("demo")
+    tops = {path.split("/")[0] for path in files}
+    assert tops == {"LICENSE", "README.md", "app.py", "requirements.txt", "emotion"}
+    assert not [path for path in files if re.search(r"__pycache__|\.pyc$|\.part$|(^|/)tests?/", path)]
+    sources = {p.relative_to(ROOT).as_posix() for p in (ROOT / "emotion").rglob("*.py")}
+    assert sources | {"emotion/registry.yaml"} <= files.keys()
+
+
+def test_leaderboard_is_a_page_without_a_server(deploy: types.ModuleType) -> None:
+    files = deploy.assemble("leaderboard")
+    assert set(files) == {"LICENSE", "README.md", "index.html", "leaderboard.csv", "leaderboard.json"}
+    assert b"<table>" in files["index.html"] and json.loads(files["leaderboard.json"])
+
+
+def test_limits(deploy: types.ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(deploy, "LIMIT", 10_000)
+    assert deploy.main(["leaderboard", "--dry-run"]) == 2
+    assert "the Space has 0 MB, more than 0 MB" in capsys.readouterr().err
+    monkeypatch.setattr(deploy, "FILE_LIMIT", 500)
+    with pytest.raises(UserError, match="more than a file's 0 MB"):
+        deploy.assemble("leaderboard")
+
+
+def test_written_and_pushed_files_are_the_same(
+    deploy: types.ModuleType, server: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = deploy.assemble("demo")
+    assert deploy.main(["demo", "-o", str(tmp_path / "space")]) == 0
+    written = (p for p in (tmp_path / "space").rglob("*") if p.is_file())
+    assert {p.relative_to(tmp_path / "space").as_posix(): p.read_bytes() for p in written} == expected
+    assert deploy.main(["demo", "-o", str(tmp_path / "space")]) == 2
+    assert "is not empty" in capsys.readouterr().err
+    assert deploy.main(["demo", "--repo", "me/page", "--dry-run"]) == 0
+    assert "emotion/hub.py" in capsys.readouterr().out and server.seen == []
+    stale = server.add("me/page", {"old.py": b"", "README.md": b"old"}, kind="space")
+    assert deploy.main(["demo", "--repo", "me/page", "--push"]) == 0
+    assert {k: v for k, v in stale.files.items() if k != ".gitattributes"} == expected
+    assert deploy.main(["leaderboard", "--repo", "me/figures", "--push", "--private"]) == 0
+    made = server.repos["space", "me/figures"]
+    assert made.sdk == "static" and made.private and "index.html" in made.files
+    with pytest.raises(SystemExit):
+        deploy.main(["demo", "--push"])
+
+
+class Predictor:
+    model = None
+    device = "cpu"
+
+    def images(self, pictures: list[str], scale: int = 1) -> tuple[str, list[str]]:
+        return self.device, pictures * scale
+
+
+def test_zerogpu_changes_nothing_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = Predictor.images
+    monkeypatch.delenv("SPACES_ZERO_GPU", raising=False)
+    zerogpu.lend(Predictor, "images")
+    assert Predictor.images is plain
+    monkeypatch.setenv("SPACES_ZERO_GPU", "true")
+    monkeypatch.setattr(zerogpu, "GPU", None)
+    zerogpu.lend(Predictor, "images")
+    assert Predictor.images is plain
+
+
+def test_zerogpu_lends_for_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    moved, durations = [], []
+
+    def gpu(duration: int):
+        durations.append(duration)
+        return lambda function: function
+
+    monkeypatch.setenv("SPACES_ZERO_GPU", "true")
+    monkeypatch.setattr(zerogpu, "GPU", gpu)
+    monkeypatch.setattr(Predictor, "images", Predictor.images)
+    monkeypatch.setattr(Predictor, "model", types.SimpleNamespace(to=moved.append), raising=False)
+    zerogpu.lend(Predictor, "images", seconds=12)
+    assert Predictor().images(["a"], scale=2) == ("cuda", ["a", "a"])
+    assert moved == ["cuda"] and durations == [12] and Predictor.images.__name__ == "images"
+
+
+def test_a_folder_called_spaces_is_not_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "spaces", types.ModuleType("spaces"))
+    assert importlib.reload(zerogpu).GPU is None
+    fake = types.ModuleType("spaces")
+    fake.GPU = object()
+    monkeypatch.setitem(sys.modules, "spaces", fake)
+    assert importlib.reload(zerogpu).GPU is fake.GPU
+    monkeypatch.undo()
+    importlib.reload(zerogpu)
+
+
+def instructions() -> list[tuple[str, str]]:
+    """The Dockerfile's instructions; continued lines are one."""
+    text = re.sub(r"\\\n\s*", " ", DOCKERFILE)
+    return [tuple(line.split(" ", 1)) for line in text.splitlines() if line.strip() and not line.startswith("#")]
+
+
+def test_container_copies_what_exists_and_is_not_ignored() -> None:
+    allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    copied = {name for kind, rest in instructions() if kind == "COPY" for name in rest.split()[:-1]}
+    assert copied == allowed - {"Dockerfile"} and all((ROOT / name).exists() for name in copied)
+
+
+def test_container_runs_as_nobody_in_particular_and_is_watched() -> None:
+    kinds = [kind for kind, _ in instructions()]
+    steps = dict(instructions())
+    assert kinds.count("FROM") == 1 and steps["USER"] == "1000"
+    assert kinds.index("USER") > max(i for i, kind in enumerate(kinds) if kind in ("RUN", "COPY"))
+    command = json.loads(steps["ENTRYPOINT"])
+    assert command[:2] == ["python", "app.py"] and command[command.index("--port") + 1] == steps["EXPOSE"]
+    check = json.loads(steps["HEALTHCHECK"].split("CMD ")[1])
+    ast.parse(check[2])
+    assert check[:2] == ["python", "-c"] and f":{steps['EXPOSE']}/" in check[2]
+    written = dict(part.split("=") for kind, rest in instructions() if kind == "ENV" for part in rest.split())
+    assert all(written[name].startswith("/tmp/") for name in ("HOME", "HF_HOME", "GRADIO_TEMP_DIR", "MPLCONFIGDIR"))
+
+
+def test_container_installs_the_versions_of_the_package() -> None:
+    wanted = {str(Requirement(row)) for row in PROJECT["dependencies"] if row.startswith("torch")}
+    install = next(rest for kind, rest in instructions() if kind == "RUN" and "index-url" in rest)
+    assert {str(Requirement(row)) for row in re.findall(r'"(torch[^"]+)"', install)} == wanted
