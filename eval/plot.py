@@ -19,7 +19,7 @@ def accuracy_against_speed(table: Table, tables: list[Table]) -> str:
     points = [
         (row.model, times[row.model], row.figures[table.main].value)
         for row in table.rows
-        if row.measured and row.model in times and table.main in row.figures
+        if table.track != "speed" and row.measured and row.model in times and table.main in row.figures
     ]
     return _scatter(points, "milliseconds per face", table.main) if len(points) > 1 else ""
 
