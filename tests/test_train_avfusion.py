@@ -55,8 +55,8 @@ def recipe_file(folder: Path, table: dict = TINY, **changes: object) -> str:
     return str(path)
 
 
-def trainee(folder: Path, data: Path, table: dict = TINY, **changes: object) -> avfusion.AVFusionTrainee:
-    return avfusion.build(recipes.load(recipe_file(folder, table, **changes)), {"ravdess": data}, None)
+def trainee(folder: Path, root: Path, table: dict = TINY, **changes: object) -> avfusion.AVFusionTrainee:
+    return avfusion.build(recipes.load(recipe_file(folder, table, **changes)), {"ravdess": root}, None)
 
 
 def test_a_run_learns_and_measures_every_condition(tmp_path: Path, data: Path) -> None:
@@ -198,7 +198,9 @@ def test_figures_and_intervals() -> None:
     logits = torch.eye(8)[torch.tensor([0, 0, 1, 2])] * 5
     classes, groups = torch.tensor([0, 0, 1, 3]), np.array(["a", "b", "a", "b"])
     row = avfusion.figures(logits, classes)
-    assert row["accuracy"] == 0.75 and row["uar"] == pytest.approx(2 / 3) and row["top5"] == 1
+    assert row["accuracy"] == 0.75 and row["uar"] == pytest.approx(2 / 3)
+    distinct = torch.arange(8.0).expand(2, 8)
+    assert [avfusion.top(distinct, torch.tensor([7, 3]), k) for k in (1, 4, 5, 99)] == [0.5, 0.5, 1, 1]
     low, high = avfusion.interval(logits, classes, groups)["accuracy"]
     assert (low, high) == (0.5, 1.0)  # speaker b alone, speaker a alone
 
