@@ -7,6 +7,7 @@ and arousal below (1920 x 340) on pages of 16 seconds.
 from __future__ import annotations
 
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -14,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from emotion import alignment, draw
 from emotion.labels import ACTION_UNIT_NAMES
 from emotion.outputs import Result, Task
+from emotion.video import Video, VideoWriter, decode, probe
 
 SIZE = (1920, 1080)
 PAGE = 16.0  # seconds of valence and arousal that are visible at once
@@ -144,3 +146,21 @@ def _bars(
 @lru_cache(maxsize=4)
 def _font(size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.load_default(size)
+
+
+def write_film(result: Result, source: Video, path: str | Path) -> None:
+    """An MP4 film of dashboards with the source's sound; a frame that was not analysed shows the last that was.
+
+    Args:
+        result: of the film.
+        source: the film, see `emotion.video.decode`.
+        path: of the new film.
+
+    Raises:
+        UserError: the source cannot be read or the film cannot be written.
+    """
+    board = Dashboard(result)
+    with VideoWriter(path, probe(source).rate, sound=source) as film:
+        for seconds, picture in decode(source):
+            frame = int(np.searchsorted(result.timestamps, seconds + 1e-6, side="right")) - 1
+            film.write(board(max(frame, 0), picture), seconds)
