@@ -91,6 +91,15 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--model", default="emenet_v.affwild2", metavar="NAME|FOLDER", help="default: %(default)s")
     sub.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps ...; default: %(default)s")
 
+    text = "cut the aligned face out of every frame of videos"
+    more = "For every video a folder of numbered pictures and keypoints.csv; folders that have files are left alone."
+    sub = command("align", "align:run", text, more)
+    sub.add_argument("source", type=Path, metavar="PATH", help="a video, or a folder with videos (and sub-folders)")
+    sub.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="where the folders go")
+    sub.add_argument("--size", type=int, default=112, help="side of the faces in pixels; default: %(default)s")
+    sub.add_argument("--no-rotation", action="store_true", help="leave the eyes as they are")
+    sub.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps ...; default: %(default)s")
+
     sub = command("models", "models:run", "list the known models")
     sub.add_argument("--method", help="only models of this method")
     sub.add_argument("--task", help="only models that predict this, for example valence_arousal")
@@ -105,6 +114,14 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("method", metavar="METHOD", help=", ".join(registry.METHODS))
     sub.add_argument("source", type=Path, metavar="SOURCE", help="file, folder or archive as its authors published it")
     sub.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="the new checkpoint's folder")
+
+    text = "send a checkpoint folder to a Hub, with a complete model card"
+    more = "You must be logged in (`hf auth login`, or HF_TOKEN). A checkpoint without a licence is refused."
+    sub = command("publish", "publishing:run", text, more)
+    sub.add_argument("folder", type=Path, metavar="FOLDER", help="the checkpoint's folder")
+    sub.add_argument("repo", metavar="OWNER/NAME", help="where to; made if there is none")
+    sub.add_argument("--private", action="store_true", help="for nobody else to see")
+    sub.add_argument("--dry-run", action="store_true", help="print what would be sent, and contact nobody")
     return parser
 
 

@@ -24,6 +24,8 @@ ORDER = (2, 4, 1, 0, 3)  # of the columns, among our landmarks
 
 def run(args: argparse.Namespace) -> int:
     """The command. Videos whose folder has files already are left out; a broken one is reported, the rest goes on."""
+    if args.size < 1:
+        raise UserError(f"--size must be at least 1 pixel, not {args.size}")
     root = args.source if args.source.is_dir() else args.source.parent
     videos = sorted(p for p in root.rglob("*") if media.is_video(p)) if args.source.is_dir() else [args.source]
     if not videos:
