@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from emotion import registry
+from emotion import registry, remote
 from emotion.errors import UserError
 
 SCHEMA = "emotion-checkpoint/1"
@@ -66,8 +66,14 @@ def bundled(name: str | Path) -> registry.Entry | None:
     return entry if entry and entry.bundled else None
 
 
-def find(name: str | Path) -> Path:
-    """The folder of a checkpoint: that of a bundled registry entry (its name wins), or the path of one.
+def find(name: str | Path, revision: str | None = None, **download: Any) -> Path:
+    """The folder of a checkpoint: bundled, at a path, or downloaded from a Hub, whichever comes first.
+
+    Args:
+        name: registry name, path of a folder, `OWNER/NAME`, or `hf://OWNER/NAME@REVISION`. A registry name that is not
+            bundled is looked for on the Hub only if EMOTION_HUB names the owner.
+        revision: branch, tag or commit on the Hub.
+        download: options of `remote.fetch`.
 
     Raises:
         UserError: nothing is there; says how to go on.
@@ -82,34 +88,48 @@ def find(name: str | Path) -> Path:
             f"{folder} is no checkpoint folder: it has no {CONFIG}. "
             "Original weights must be imported first: `python -m emotion import METHOD SOURCE -o FOLDER`."
         )
-    if isinstance(name, Path) or "/" in name:
+    place = remote.repo(name, revision) if isinstance(name, str) else None
+    if place is None and (isinstance(name, Path) or "/" in name):
         raise UserError(f"no checkpoint folder at {name}")
-    entry = registry.get(name)
-    steps = f"  1. get the original weights: {entry.original}\n  2. {entry.import_command}"
-    raise UserError(
-        f"the weights of {name} are not part of this package:\n{steps}\nThen use the folder's path as name."
-    )
+    if place is None:
+        entry = registry.get(name)
+        place = remote.trusted(name)
+    if place is None:
+        steps = f"  1. get the original weights: {entry.original}\n  2. {entry.import_command}"
+        raise UserError(
+            f"the weights of {name} are not part of this package:\n{steps}\nThen use the folder's path as name."
+        )
+    return remote.fetch(place, (CONFIG, WEIGHTS), (CARD,), **download)
 
 
-def load(name: str | Path = registry.DEFAULT, device: str | torch.device = "cpu") -> nn.Module:
+def load(
+    name: str | Path = registry.DEFAULT,
+    device: str | torch.device = "cpu",
+    revision: str | None = None,
+    **download: Any,
+) -> nn.Module:
     """A model in evaluation mode, ready to use; `model.card` tells where it comes from.
 
     Args:
-        name: registry name or folder of a checkpoint.
+        name: registry name, folder of a checkpoint, or its place on a Hub, as in `find`.
         device: where to put it.
+        revision: branch, tag or commit on the Hub.
+        download: options of `remote.fetch`: token, cache_dir, force_download, local_files_only.
 
     Raises:
         UserError: not found, damaged, of another schema or method, or tensors that do not fit.
     """
-    folder = find(name)
+    folder = find(name, revision, **download)
     document = read_config(folder)
     model = build(document["method"], document["config"], where=folder / CONFIG)
     card = parse(Card, document["card"], f"{folder / CONFIG}, card")
     tensors, digest = read_weights(folder / WEIGHTS)
-    entry = bundled(name)
+    entry = registry.entries().get(name) if isinstance(name, str) and folder != Path(name) else None
     expected = entry.sha256 if entry and entry.sha256 else card.sha256
     if expected and digest != expected:
-        raise UserError(f"{folder / WEIGHTS} is not the file it should be (sha256 {digest}, expected {expected})")
+        again = "get it again (if it is from a Hub, after `hf cache rm model/OWNER/NAME`)"
+        problem = f"is not the file it should be (sha256 {digest}, expected {expected})"
+        raise UserError(f"{folder / WEIGHTS} {problem}; {again}")
     fit(model, tensors, where=folder / WEIGHTS)
     model.card = dataclasses.replace(card, sha256=digest)
     try:

@@ -39,8 +39,7 @@ class Entry:
         trained_on: data sets.
         licence: SPDX id or a short phrase; `commercial`: whether commercial use is allowed.
         bundled: whether the folder `emotion/weights/<name>` is part of the package.
-        sha256: of model.safetensors, where the weights are known.
-        hub_file: folder name below the Hub namespace that the user configures, where it is published.
+        sha256: of model.safetensors, where the weights are known; also pins what is loaded by name from a Hub.
         original: where the original's weights are, for people; `import_command` turns them into a checkpoint.
         citation: the paper.
         reported: published figures, in words, with their source.

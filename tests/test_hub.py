@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import json
+import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +16,7 @@ from safetensors.torch import save_file
 
 from emotion import hub, registry
 from emotion.errors import UserError
-from emotion.models import esr
+from emotion.models import benet, esr
 
 CONFIG = esr.esr4(branches=2)
 CARD = hub.Card(name="esr4.test", licence="MIT", commercial=True, trained_on=("nothing",), metrics={"a/b/c": 0.5})
@@ -208,3 +212,28 @@ def test_registry_entries_are_complete():
         assert entry.tasks and entry.citation and entry.licence
         assert entry.bundled or (entry.original and entry.import_command)
     assert registry.get(registry.DEFAULT).bundled
+
+
+def test_import_commands_name_what_the_importers_take():
+    recipes = {p.stem for p in (Path(__file__).parents[1] / "train" / "recipes").glob("*.yaml")}
+    for name, entry in registry.entries().items():
+        trained = re.findall(r"python -m train ([a-z][\w-]*)", entry.original)
+        assert set(trained) <= recipes
+        if entry.import_command:
+            program, method, _, *options = shlex.split(entry.import_command.removeprefix("python -m emotion "))
+            assert (program, method) == ("import", entry.method)
+            rest = dict(zip(options[::2], options[1::2], strict=True))
+            assert rest.pop("-o") == f"{name}/"
+            parameters = list(inspect.signature(importlib.import_module(f"emotion.importers.{method}").read).parameters)
+            assert {option.removeprefix("--").replace("-", "_") for option in rest} <= set(parameters[1:])
+
+
+def test_every_variant_of_the_five_systems_has_an_entry():
+    names = set(registry.entries())
+    assert {"esr9.affectnet", "esr9_discrete.ferplus", "esr4.ckplus", "efficientface.affectnet7"} <= names
+    members = ("students", "teacher", *(f"student_{i}" for i in range(5)))
+    assert {f"{kind}.{member}" for kind in ("fg2020", "fg2020_rnn") for member in members} <= names
+    assert {f"avfusion_{fusion}.ravdess" for fusion in ("lt", "it", "ia")} <= names
+    data = {c: "emotic_heco" if c.endswith("_ed") else "emotic" for c in benet.CONFIGURATIONS}
+    assert {f"benet_{configuration}.{tag}" for configuration, tag in data.items()} <= names
+    assert {"emenet_v.affwild2", "emenet_va.affwild2", "mobilefacenet.landmarks", "marblenet.vad"} <= names

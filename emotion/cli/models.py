@@ -7,7 +7,7 @@ import dataclasses
 import json
 from pathlib import Path
 
-from emotion import registry
+from emotion import registry, remote
 from emotion.cli.console import PROGRAM, pairs, show, table
 from emotion.errors import UserError
 from emotion.registry import Entry
@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
         tasks = sorted({task for entry in registry.entries().values() for task in entry.tasks})
         raise UserError(f"no such model; methods are {', '.join(methods)}, tasks are {', '.join(tasks)}")
     if args.json:
-        rows = [dataclasses.asdict(entry) | {"bytes": _size(entry)} for entry in chosen]
+        rows = [dataclasses.asdict(entry) | {"bytes": _size(entry), "weights": _where(entry)} for entry in chosen]
         print(json.dumps(rows, indent=1, ensure_ascii=False))
         return 0
     out = table("name", "predicts", "weights", "commercial", "licence")
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
 def run_info(args: argparse.Namespace) -> int:
     """`info`."""
     entry = registry.entries().get(args.model)
-    if entry is None or entry.bundled or Path(args.model).exists():
+    if entry is None or entry.bundled or Path(args.model).exists() or _where(entry) == "cached":
         _show_checkpoint(args.model, entry)
         return 0
     rows = {
@@ -90,10 +90,15 @@ def _show_checkpoint(name: str, entry: Entry | None) -> None:
 
 
 def _where(entry: Entry) -> str:
-    if not entry.bundled:
-        return "to import"
-    size = _size(entry)
-    return f"bundled, {size / 1e6:.1f} MB" if size else "missing"
+    """Where the weights are found under the entry's name, in the order of `hub.find`."""
+    if entry.bundled:
+        size = _size(entry)
+        return f"bundled, {size / 1e6:.1f} MB" if size else "missing"
+    if (Path(entry.name) / "config.json").is_file():
+        return "in this folder"
+    if (place := remote.trusted(entry.name)) is not None:
+        return "cached" if remote.cached(place, "model.safetensors") else f"Hub: {place}"
+    return "to import"
 
 
 def _size(entry: Entry) -> int | None:

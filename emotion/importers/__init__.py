@@ -6,7 +6,6 @@ Every method has one file here with `read(source, **options) -> Imported`.
 from __future__ import annotations
 
 import importlib
-import json
 import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,9 +13,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import torch
+import yaml
 from torch import Tensor
 
-from emotion import hub
+from emotion import hub, publishing
 from emotion.errors import UserError
 
 METHODS = ("esr", "fg2020", "avfusion", "efficientface", "benet", "emenet", "mobilefacenet", "marblenet")
@@ -82,14 +82,9 @@ def convert(method: str, source: str | Path, folder: str | Path, **options: Any)
 def model_card(method: str, imported: Imported) -> str:
     """README.md of an imported checkpoint."""
     card = imported.card
-    licence = [f"license: {card.licence.lower()}"]  # the Hub knows the free ones by their SPDX id
-    if not card.commercial:
-        licence = ["license: other", f"license_name: {json.dumps(card.licence)}"]
     lines = [
         "---",
-        *licence,
-        "library_name: emotion",
-        f"tags: [emotion-recognition, {method}]",
+        yaml.safe_dump(publishing.front_matter(card, method), sort_keys=False).strip(),
         "---",
         f"# {card.name}",
         "",
@@ -101,8 +96,7 @@ def model_card(method: str, imported: Imported) -> str:
         *(f"- {note}" for note in imported.notes),
         *(f"- Not taken over: {name} ({why})" for name, why in imported.dropped.items()),
         "",
-        "Predictions are of facial expression as labelled by people, not of what somebody feels.",
-        "Not for medical, hiring, policing or surveillance use.",
+        publishing.LIMITS,
     ]
     return "\n".join(lines) + "\n"
 

@@ -21,6 +21,7 @@ from emotion import uncertainty
 from emotion.models.base import ClipInput, VectorInput
 from emotion.models.efficientface import Backbone
 from emotion.outputs import Task
+from emotion.pretrained import Pretrained
 
 FUSIONS = ("lt", "it", "ia")
 WIDTH = 128  # channels of both modalities when they are classified
@@ -131,7 +132,7 @@ class Branch(nn.Module):
         self.head = nn.Linear(WIDTH, len(config.labels))
 
 
-class AVFusion(nn.Module):
+class AVFusion(Pretrained, nn.Module):
     """The network. Input: `Clips` as `config.input` makes them."""
 
     Config = AVFusionConfig

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from emotion import labels as vocab
 from emotion.models import benet_decode as decode
 from emotion.outputs import Faces, Task
+from emotion.pretrained import Pretrained
 
 HEADS = ("det", "bu", "pc", "bg", "fusion")  # the paper's names: detection, bottom-up, person-centric, background
 SCALES = (0, 1)  # maps at a quarter and at half of the input's resolution
@@ -229,7 +230,7 @@ class VectorHead(nn.Module):
         return self.classifier(self.final(z).mean((2, 3)))
 
 
-class BENet(nn.Module):
+class BENet(Pretrained, nn.Module):
     """The network. Input [N, 3, H, W] as `config.input` makes it; H and W are multiples of 32."""
 
     Config = BENetConfig

@@ -16,6 +16,7 @@ from emotion import labels as vocab
 from emotion import uncertainty
 from emotion.models.base import FaceInput
 from emotion.outputs import Task
+from emotion.pretrained import Pretrained
 
 WIDTHS = (29, 116, 232, 464, 1024)  # after the stem, the three stages and the top
 REPEATS = (4, 8, 4)
@@ -116,7 +117,7 @@ class Backbone(nn.Module):
         return self.top(self.stage4(self.stage3(x))).mean(dim=(2, 3))
 
 
-class EfficientFace(nn.Module):
+class EfficientFace(Pretrained, nn.Module):
     """The classifier. Input [N, 3, H, W] as `config.input` makes it."""
 
     Config = EfficientFaceConfig

@@ -17,6 +17,7 @@ from emotion import labels as vocab
 from emotion import uncertainty
 from emotion.models.base import FaceInput
 from emotion.outputs import Task
+from emotion.pretrained import Pretrained
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ class Branch(nn.Module):
         return logits, None if self.affect is None else self.affect(F.relu(logits))
 
 
-class ESR(nn.Module):
+class ESR(Pretrained, nn.Module):
     """The network. Input [N, C, H, W] as `config.input` makes it."""
 
     Config = ESRConfig

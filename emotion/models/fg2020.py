@@ -20,6 +20,7 @@ from emotion import merging, uncertainty
 from emotion.models.base import FaceInput
 from emotion.models.face_resnet import MEANS, FaceResNet50, TimmBackbone
 from emotion.outputs import Task
+from emotion.pretrained import Pretrained
 
 TASKS = ("expression", "action_units", "valence_arousal")  # the order inside the network
 STUDENTS = tuple(f"student_{i}" for i in range(5))
@@ -160,7 +161,7 @@ class CNN(nn.Module):
         return torch.stack([head(pooled) for head in self.heads.values()], dim=1)
 
 
-class FG2020(nn.Module):
+class FG2020(Pretrained, nn.Module):
     """One network or an ensemble: images [N, 3, S, S], or windows of frames [B, T, 3, S, S]."""
 
     Config = FG2020Config
@@ -180,6 +181,11 @@ class FG2020(nn.Module):
         """The vocabulary of every task this checkpoint has."""
         all_labels = (self.config.expressions, self.config.action_units, vocab.VALENCE_AROUSAL)
         return {t: names for t, names in zip(TASKS, all_labels) if t in self.config.tasks}
+
+    @property
+    def window(self) -> int:
+        """Frames that a video's reader gives to `step` together; 0: frames are read one by one."""
+        return self.config.frames
 
     @property
     def cam_layers(self) -> list[nn.Module]:
@@ -248,10 +254,13 @@ class FG2020(nn.Module):
                 [CNNs, at most frames - 1, tasks, E].
 
         Returns:
-            Logits [M, n, ...] of the new frames, seen with the frames before them, and the new state.
+            Logits [M, n, ...] of the new frames, read in a window that ends with them, and the new state. Steps of
+            `window` frames, the last one shorter, give what `sequence` gives for the whole clip.
         """
-        new = self.embed(x)
-        seen = new if state is None else torch.cat([state, new], dim=1)
+        seen = self.embed(x)
+        if state is not None:
+            fitting = min(state.shape[1], max(self.config.frames - len(x), 0))
+            seen = torch.cat([state[:, state.shape[1] - fitting :], seen], dim=1)
         logits = {task: z[:, seen.shape[1] - len(x) :] for task, z in self.sequence(seen).items()}
         return logits, seen[:, max(0, seen.shape[1] - max(self.config.frames - 1, 0)) :]
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from emotion import uncertainty
 from emotion.outputs import Task
+from emotion.pretrained import Pretrained
 
 RATE = 16000  # samples per second
 SAMPLES = 10080  # 0.63 s, the window both the voice teacher and EMENet hear
@@ -198,7 +199,7 @@ class AudioBackbone(nn.Module):
         return self.encode(maps, valid_frames(samples)).mean(-1)
 
 
-class MarbleNet(nn.Module):
+class MarbleNet(Pretrained, nn.Module):
     """Voice activity of short waveforms."""
 
     Config = MarbleNetConfig

@@ -15,6 +15,7 @@ from emotion import labels as vocab
 from emotion import uncertainty
 from emotion.models.base import FaceInput
 from emotion.outputs import Task
+from emotion.pretrained import Pretrained
 
 FACE = FaceInput(size=(112, 112), square=True)
 FEATURES = 512
@@ -140,7 +141,7 @@ class Backbone(nn.Module):
         return self.conv_6_dw(self.maps(x)).flatten(1)
 
 
-class MobileFaceNet(nn.Module):
+class MobileFaceNet(Pretrained, nn.Module):
     """The network with its heads. Input [N, C, H, W] as `config.input` makes it."""
 
     Config = MobileFaceNetConfig

@@ -1,0 +1,68 @@
+"""The three methods that users of a Hub expect of every model, on top of `hub`, `publishing` and `remote`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+from emotion.errors import UserError
+
+Model = TypeVar("Model", bound="Pretrained")
+
+
+class Pretrained:
+    """Mixed into the networks: loading, saving and publishing under the names that `huggingface_hub` uses.
+
+    Unlike its own mixin this one reads all files from one commit, refuses tensors that do not fit, and prints nothing.
+    """
+
+    card: Any = None  # hub.Card; set when a checkpoint is loaded
+
+    @classmethod
+    def from_pretrained(
+        cls: type[Model], pretrained_model_name_or_path: str | Path, *, revision: str | None = None, **download: Any
+    ) -> Model:
+        """A model of this class in evaluation mode.
+
+        Args:
+            pretrained_model_name_or_path: OWNER/NAME on a Hub, folder, or registry name.
+            revision: branch, tag or commit on the Hub.
+            download: token, cache_dir, force_download, local_files_only (see `remote.fetch`), device (see `hub.load`).
+
+        Raises:
+            UserError: as `hub.load`, or it is a model of another class.
+        """
+        from emotion import hub
+
+        model = hub.load(pretrained_model_name_or_path, revision=revision, **download)
+        if not isinstance(model, cls):
+            raise UserError(f"{pretrained_model_name_or_path} is of class {type(model).__name__}, not {cls.__name__}")
+        return model
+
+    def save_pretrained(self, save_directory: str | Path) -> None:
+        """Write the checkpoint folder: configuration, weights and model card.
+
+        Raises:
+            UserError: the model has no card yet, something else lies there, or it cannot be written.
+        """
+        from emotion import hub, publishing, registry
+
+        if self.card is None:
+            raise UserError("this model has no card yet: model.card = emotion.hub.Card(name=..., licence=..., ...)")
+        place = f"{type(self).__module__}:{type(self).__name__}"
+        method = next(name for name, where in registry.METHODS.items() if where == place)
+        hub.save(self, method, save_directory, self.card, publishing.model_card(self.card, method, ""))
+
+    def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | bool | None = None) -> str:
+        """Publish the model; returns the commit's address.
+
+        Raises:
+            UserError: no card, no licence, or the Hub refuses.
+        """
+        import tempfile
+
+        from emotion import publishing
+
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            return publishing.publish(folder, repo_id, private, token)
