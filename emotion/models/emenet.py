@@ -22,6 +22,7 @@ from emotion.models.base import FaceInput
 from emotion.models.emenet_heads import HEADS, RecurrentHead, TransformerHead
 from emotion.models.mobilefacenet import landmark_names
 from emotion.outputs import Task
+from emotion.pretrained import Pretrained
 
 WINDOW = 64  # frames per window, and lanes of the published reading of the recurrence
 TIME_AXES = ("frames", "lanes", "clips")
@@ -134,7 +135,7 @@ class Member(nn.Module):
         return torch.cat([self.backbone(x), self.audio(sound, samples)], dim=1)
 
 
-class EMENet(nn.Module):
+class EMENet(Pretrained, nn.Module):
     """One network or an ensemble. Faces [N, C, H, W], or clips of them [B, T, C, H, W]."""
 
     Config = EMENetConfig
