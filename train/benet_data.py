@@ -301,7 +301,8 @@ class Collate:
             here = len(row["boxes0"])
             out["present"][i, :here] = True
             out["known"][i, :here] = torch.from_numpy(row["known"])
-            out["labels_extra" if row["second"] else "labels"][i, :here] = torch.from_numpy(row["labels"])
+            if row["labels"].shape[1]:  # data with boxes alone have no vocabulary, and nobody known
+                out["labels_extra" if row["second"] else "labels"][i, :here] = torch.from_numpy(row["labels"])
             out["affect"][i, :here] = torch.from_numpy(row["affect"].astype(np.float32))
         for scale in (0, 1):
             out |= self._maps(rows, scale, p)
