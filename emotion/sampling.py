@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from emotion.errors import UserError
 
+# Asked for every frame in order, with its number (from 0) and its seconds: is it processed?
+Rule = Callable[[int, float], bool]
 
-def original_frames(total: int, per_30: int = 5) -> range:
-    """The original ESR's rule, "process F of every 30 frames": indices of the processed frames.
+
+def of_30(per_30: int = 5) -> Rule:
+    """The original ESR's rule, "process F of every 30 frames".
 
     The last frame of every group of floor(30 / F) is taken, an incomplete group at the end is dropped. The 30 is fixed
-    whatever the frame rate; a frame's timestamp is index / frame rate.
+    whatever the frame rate.
 
     Args:
-        total: number of frames.
         per_30: F, 1 to 30.
 
     Raises:
@@ -23,11 +25,17 @@ def original_frames(total: int, per_30: int = 5) -> range:
     if not 1 <= per_30 <= 30:
         raise UserError(f"frames per 30 must lie in 1 to 30, not {per_30}")
     step = 30 // per_30
-    return range(step - 1, total, step)
+    return lambda index, _: index % step == step - 1
 
 
-def at_rate(timestamps: Iterable[float], fps: float) -> Iterator[int]:
-    """Indices of the frames to process for `fps` true frames per second, from a stream of increasing timestamps.
+def original_frames(total: int, per_30: int = 5) -> list[int]:
+    """Indices of the frames that `of_30` takes of a video of `total` frames; the original's time is index / rate."""
+    take = of_30(per_30)
+    return [index for index in range(total) if take(index, 0.0)]
+
+
+def pace(fps: float) -> Rule:
+    """`fps` true frames per second, a rule for one video of increasing timestamps (it remembers where it is).
 
     The first frame at or after every multiple of 1 / fps seconds since the first frame is taken; none twice, so a
     video with a lower frame rate gives all its frames.
@@ -37,10 +45,22 @@ def at_rate(timestamps: Iterable[float], fps: float) -> Iterator[int]:
     """
     if not fps > 0:
         raise UserError(f"frames per second must be positive, not {fps}")
-    start, due = None, 0
-    for index, time in enumerate(timestamps):
-        start = time if start is None else start
-        slot = (time - start) * fps + 1e-6  # timestamps come rounded
-        if slot >= due:
-            yield index
-            due = int(slot) + 1
+    start: float | None = None
+    due = 0
+
+    def take(_: int, seconds: float) -> bool:
+        nonlocal start, due
+        start = seconds if start is None else start
+        slot = (seconds - start) * fps + 1e-6  # timestamps come rounded
+        if slot < due:
+            return False
+        due = int(slot) + 1
+        return True
+
+    return take
+
+
+def at_rate(timestamps: Iterable[float], fps: float) -> Iterator[int]:
+    """Indices of the frames that `pace` takes, from a stream of increasing timestamps."""
+    take = pace(fps)
+    return (index for index, seconds in enumerate(timestamps) if take(index, seconds))

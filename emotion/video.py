@@ -1,0 +1,308 @@
+"""Videos in and out: upright frames with their true time, one at a time, and annotated films that browsers play.
+
+The clip's clock starts where its container starts, as in a player. Timestamps are the stream's own, so that variable
+frame rates are right; nothing is ever computed from a frame's number, except in raw streams, which have no clock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+
+from emotion.errors import UserError
+from emotion.sampling import Rule
+
+if TYPE_CHECKING:
+    from av.container import InputContainer, OutputContainer
+    from av.video.stream import VideoStream
+
+Video = str | Path | bytes | BinaryIO
+
+# Containers that are opened. Playlists and the like, which make FFmpeg open other files, are not among them.
+CONTAINERS = "asf,avi,flv,h264,hevc,m4v,matroska,mov,mpeg,mpegts,mpegvideo,ogg"
+DEFAULT_RATE = 25.0  # frames per second of a stream that does not tell
+
+# Encoders of annotated films with their options; the first that this build of FFmpeg has is used. The first three give
+# films that browsers play (H.264, VP9); the last needs a player such as VLC.
+ENCODERS: dict[str, dict[str, str]] = {
+    "libx264": {"preset": "veryfast", "crf": "21"},
+    "libopenh264": {"b": "4M"},
+    "libvpx-vp9": {"deadline": "realtime", "cpu-used": "6", "crf": "32", "b": "0"},
+    "mpeg4": {"b": "4M"},
+}
+TICKS = 60_000  # per second: whole for 24, 25, 30, 50 and 60 frames per second and for 29.97 and 59.94
+SOUND_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a video says about itself.
+
+    Attributes:
+        rate: average frames per second.
+        seconds: length; 0 where it does not tell.
+        frames: their number; 0 where it does not tell.
+        sound: whether it has a sound track.
+    """
+
+    rate: float
+    seconds: float
+    frames: int
+    sound: bool
+
+
+def probe(source: Video, name: str = "") -> VideoInfo:
+    """The facts in a video's header.
+
+    Raises:
+        UserError: as `decode`.
+    """
+    with _opened(source, name) as (container, stream):
+        length = container.duration / 1e6 if container.duration else 0.0
+        return VideoInfo(_rate(stream), length, stream.frames, bool(container.streams.audio))
+
+
+def decode(source: Video, name: str = "", take: Rule | None = None) -> Iterator[tuple[float, np.ndarray]]:
+    """Frames of a video, one at a time.
+
+    Damaged packets are skipped, as players do.
+
+    Args:
+        source: file name, the file's bytes, or an open binary file.
+        name: what messages call it (default: the file's name).
+        take: which frames, a rule of `emotion.sampling`; default all. The others are not converted.
+
+    Yields:
+        Seconds on the clip's clock (never decreasing), and the picture uint8 [H, W, 3], RGB, upright, all of one size.
+
+    Raises:
+        UserError: no such file, empty, no video, no picture track, or not one picture can be decoded.
+    """
+    import av
+
+    with _opened(source, name) as (container, stream):
+        start, step = origin(container), 1 / _rate(stream)
+        index, seconds, size = 0, -step, None
+        for packet in container.demux(stream):
+            try:
+                frames = packet.decode()
+            except av.InvalidDataError:
+                continue
+            for frame in frames:
+                seconds = max(0.0, seconds, seconds + step if frame.time is None else frame.time - start)
+                size = size or (frame.width, frame.height)
+                if take is None or take(index, seconds):
+                    picture = frame.to_ndarray(format="rgb24", width=size[0], height=size[1])
+                    yield seconds, np.ascontiguousarray(np.rot90(picture, round(frame.rotation / 90)))
+                index += 1
+        if not index:
+            raise UserError(f"{_called(source, name)} has no picture that can be decoded; is the file complete?")
+
+
+def origin(container: InputContainer) -> float:
+    """Where the clip's clock starts on the container's, in seconds: later than 0 in recordings of broadcasts."""
+    return max(0.0, (container.start_time or 0) / 1e6)
+
+
+@contextlib.contextmanager
+def _opened(source: Video, name: str) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """The container and its first track of moving pictures (pictures of covers are none)."""
+    import av
+    from av.stream import Disposition
+
+    name = _called(source, name)
+    try:
+        with _container(source, name) as container:
+            streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+            if not streams:
+                raise UserError(f"{name} has no moving pictures{', only sound' if container.streams.audio else ''}")
+            streams[0].thread_type = "AUTO"
+            yield container, streams[0]
+    except (av.FFmpegError, OSError) as error:
+        raise UserError(
+            f"{name} cannot be read as a video ({error.strerror or error}); is the file complete?"
+        ) from error
+
+
+def _container(source: Video, name: str) -> InputContainer:
+    import av
+
+    if isinstance(source, (str, Path)):
+        path = Path(source)
+        if path.is_dir():
+            raise UserError(f"{path} is a folder; give the name of a video in it")
+        if not path.is_file():
+            raise UserError(f"there is no file {path}")
+        if not path.stat().st_size:
+            raise UserError(f"{name} is empty (0 bytes); was it copied completely?")
+        source = f"file:{path}"  # else a colon in the name would start a protocol
+    elif isinstance(source, bytes):
+        source = io.BytesIO(source)
+    else:
+        source.seek(0)
+    return av.open(source, options={"format_whitelist": CONTAINERS})
+
+
+def _called(source: Video, name: str) -> str:
+    return name or (Path(source).name if isinstance(source, (str, Path)) else "the video")
+
+
+def _rate(stream: VideoStream) -> float:
+    rate = stream.average_rate or stream.guessed_rate
+    return float(rate) if rate else DEFAULT_RATE
+
+
+def encoder() -> str:
+    """The first of `ENCODERS` that is there.
+
+    Raises:
+        UserError: none is.
+    """
+    import av
+
+    for name in ENCODERS:
+        with contextlib.suppress(ValueError):
+            return av.Codec(name, "w").name and name
+    raise UserError(f"no video encoder is there, PyAV was built without {', '.join(ENCODERS)}: install PyAV from PyPI")
+
+
+class VideoWriter:
+    """An MP4 film: frames with their times, and the sound of another video; a context manager.
+
+    The file appears whole when the block ends, or not at all when it ends with an exception. A width or height that is
+    odd loses its last pixel, which 4:2:0 colour cannot hold. Sound is copied where it is AAC in MP4 already, else
+    encoded as AAC; it ends with the pictures.
+
+    Args:
+        path: the file.
+        rate: frames per second, about; true times come with the frames.
+        sound: video whose sound is kept, or None.
+
+    Raises:
+        UserError: the place cannot be written to, or no encoder is there.
+    """
+
+    def __init__(self, path: str | Path, rate: float = DEFAULT_RATE, sound: Video | None = None) -> None:
+        import av
+
+        self.path, self.rate = Path(path), rate
+        self._partial = self.path.with_name(self.path.name + ".part")
+        self._codec = encoder()
+        try:
+            self._output = av.open(str(self._partial), "w", format="mp4", options={"movflags": "faststart"})
+        except (av.FFmpegError, OSError) as error:
+            raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+        self._stream: VideoStream | None = None
+        self._sound_from, self._sound = sound, iter(())
+        self._heard, self._end, self._last = 0.0, float("inf"), -1
+
+    def __enter__(self) -> VideoWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
+        import av
+
+        try:
+            if kind is None and self._stream is not None:
+                self._finish()
+            self._output.close()
+        except (av.FFmpegError, OSError) as error:
+            self._partial.unlink(missing_ok=True)
+            if kind is None:
+                raise UserError(f"cannot write {self.path}: {error.strerror or error}; is there room?") from error
+        if kind is None and self._stream is not None:
+            self._partial.replace(self.path)
+        self._partial.unlink(missing_ok=True)
+
+    def write(self, picture: np.ndarray, seconds: float) -> None:
+        """Append a frame.
+
+        Args:
+            picture: uint8 [H, W, 3], RGB; all of one size.
+            seconds: when it is shown; a frame that is not later than the one before is left out.
+        """
+        import av
+
+        if self._stream is None:
+            self._start(picture.shape[1] // 2 * 2, picture.shape[0] // 2 * 2)
+        tick = round(seconds * TICKS)
+        if tick <= self._last:
+            return
+        even = np.ascontiguousarray(picture[: self._stream.height, : self._stream.width])
+        frame = av.VideoFrame.from_ndarray(even, format="rgb24")
+        frame.pts, frame.time_base = tick, Fraction(1, TICKS)
+        self._output.mux(self._stream.encode(frame))
+        self._last = tick
+        self._hear(seconds)
+
+    def _start(self, width: int, height: int) -> None:
+        rate = Fraction(self.rate).limit_denominator(1001)
+        self._stream = self._output.add_stream(self._codec, rate=rate, options=ENCODERS[self._codec])
+        self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "yuv420p"
+        self._stream.codec_context.time_base = self._stream.time_base = Fraction(1, TICKS)
+        if self._sound_from is not None:
+            self._sound = self._sound_track(self._output, self._sound_from)
+            next(self._sound, None)  # all tracks must be there before the first frame is written
+
+    def _finish(self) -> None:
+        self._end = self._last / TICKS + 1 / self.rate
+        self._hear(float("inf"))
+        self._output.mux(self._stream.encode(None))
+
+    def _hear(self, until: float) -> None:
+        """Write the sound up to that second, so that both tracks grow together and nothing piles up."""
+        while self._heard < until:
+            self._heard = next(self._sound, float("inf"))
+
+    def _sound_track(self, output: OutputContainer, source: Video) -> Iterator[float]:
+        """Adds the track when first asked, then writes one piece of sound at a time; gives the seconds it got to.
+
+        Sound that cannot be read ends there: the pictures matter more.
+        """
+        import av
+
+        with contextlib.suppress(av.FFmpegError, UserError), _container(source, "sound") as container:
+            if not container.streams.audio:
+                return
+            track, start = container.streams.audio[0], origin(container)
+            copied = track.codec_context.name == "aac" and "mp4" in container.format.name
+            yield from (_copy if copied else _encode)(output, container, track, start, lambda: self._end)
+
+
+def _copy(output: OutputContainer, container: InputContainer, track: Any, start: float, end: Any) -> Iterator[float]:
+    """Packets as they are, on the clip's clock."""
+    out = output.add_stream_from_template(track)
+    yield 0.0
+    shift = round(start / track.time_base)
+    for packet in container.demux(track):
+        if packet.dts is None:
+            continue
+        packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+        seconds = float(packet.pts * packet.time_base)
+        if seconds >= end():
+            break
+        packet.stream = out
+        output.mux(packet)
+        yield seconds
+
+
+def _encode(output: OutputContainer, container: InputContainer, track: Any, start: float, end: Any) -> Iterator[float]:
+    """Decoded and encoded as AAC, on the clip's clock."""
+    rate = track.rate if track.rate in SOUND_RATES else SOUND_RATES[-1]
+    out = output.add_stream("aac", rate=rate, layout="mono" if track.channels == 1 else "stereo")
+    yield 0.0
+    for frame in container.decode(track):
+        seconds = (frame.time or 0.0) - start
+        if seconds >= end():
+            break
+        frame.pts = round(seconds / frame.time_base)
+        output.mux(out.encode(frame))
+        yield seconds
+    output.mux(out.encode(None))
