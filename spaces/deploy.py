@@ -6,11 +6,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from emotion import remote
-from emotion.cli.console import report, show
-from emotion.errors import UserError
-
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # what is sent is what lies here, whatever is installed
+
+from emotion import remote  # noqa: E402
+from emotion.cli.console import report, show  # noqa: E402
+from emotion.errors import UserError  # noqa: E402
+
 SPACES = ("demo", "leaderboard")
 LEFT_OUT = ("__pycache__", ".part")
 FILE_LIMIT, LIMIT = 100_000_000, 500_000_000  # bytes; a Space's repository may have 1 GB in all

@@ -6,6 +6,7 @@ import ast
 import importlib.util
 import json
 import re
+import subprocess
 import sys
 import types
 from collections.abc import Iterator
@@ -85,6 +86,12 @@ def test_leaderboard_is_a_page_without_a_server(deploy: types.ModuleType) -> Non
     files = deploy.assemble("leaderboard")
     assert set(files) == {"LICENSE", "README.md", "index.html", "leaderboard.csv", "leaderboard.json"}
     assert b"<table>" in files["index.html"] and json.loads(files["leaderboard.json"])
+
+
+def test_runs_as_a_script_from_anywhere(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "spaces" / "deploy.py"), "leaderboard", "--dry-run"]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 0 and "index.html" in run.stdout and "5 files" in run.stdout, run.stderr
 
 
 def test_limits(deploy: types.ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
