@@ -196,6 +196,7 @@ class VideoWriter:
         self._partial = self.path.with_name(self.path.name + ".part")
         self._codec = encoder()
         try:
+            self._partial.touch()  # PyAV opens the file late, at the first frame: find out now
             self._output = av.open(str(self._partial), "w", format="mp4", options={"movflags": "faststart"})
         except (av.FFmpegError, OSError) as error:
             raise UserError(f"cannot write {path}: {error.strerror or error}") from error

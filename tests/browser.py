@@ -24,7 +24,7 @@ from emotion.ui.pieces import Models
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 MODEL = "esr_small.random"
-TIMEOUT = 240_000  # milliseconds; never reached but on a machine that is busy with something else
+TIMEOUT = 60_000  # milliseconds; never reached but on a machine that is busy with something else
 
 
 def random_model(folder: Path) -> Path:

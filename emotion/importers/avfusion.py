@@ -28,7 +28,7 @@ def read(
     source: Path,
     heads: int = 1,
     frames: int = 15,
-    labels: str | tuple[str, ...] = vocab.RAVDESS,
+    labels: tuple[str, ...] = vocab.RAVDESS,
     name: str | None = None,
 ) -> Imported:
     """Read a fusion checkpoint; which fusion it is follows from its tensors.
@@ -37,7 +37,7 @@ def read(
         source: the file.
         heads: attention heads it was trained with; the weights do not tell.
         frames: pictures per clip it was trained with.
-        labels: its classes, in order, as names or as one text with commas.
+        labels: its classes, in order.
         name: of the new checkpoint.
 
     Raises:
@@ -47,7 +47,6 @@ def read(
     fusion = next((fusion for mark, fusion in MARKS.items() if mark in state), None)
     if fusion is None or "classifier_1.0.weight" not in state:
         raise UserError(f"{source} is no audiovisual fusion checkpoint: it has no attention between modalities")
-    labels = tuple(labels.split(",")) if isinstance(labels, str) else tuple(labels)
     classes = len(state["classifier_1.0.weight"])
     if classes != len(labels):
         raise UserError(f"{source} has {classes} classes; name them in order (option labels), not {len(labels)}")
