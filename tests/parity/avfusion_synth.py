@@ -21,7 +21,7 @@ def waveform(
     noise: float,
     seed: int,
 ) -> np.ndarray:
-    """float32 mono: sines [amplitude, hertz, phase] and a chirp [amplitude, from, to] that swell and fade, plus noise."""
+    """float32 mono: sines [amplitude, hertz, phase] and a chirp [amplitude, from, to] that swell and fade, and noise."""
     n = round(sr * seconds)
     t = np.arange(n, dtype=np.float64) / sr
     loudness, low, high = chirp
