@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -156,6 +157,7 @@ def fit(trainee: Trainee, out: Path, settings: Settings) -> list[dict[str, float
     """
     out.mkdir(parents=True, exist_ok=True)
     set_seed(settings.seed)
+    AcceleratorState._reset_state()  # a run before this one in the same process may have had another precision
     accelerator = Accelerator(mixed_precision=settings.precision, cpu=not torch.cuda.is_available())
     progress = _read_progress(out)
     for index, stage in enumerate(trainee.stages()):

@@ -22,13 +22,14 @@ from emotion.errors import UserError
 PERSON = 1  # COCO's category
 
 
-def load(root: str | Path, split: str = "train", source: str = "") -> Scenes:
+def load(root: str | Path, split: str = "train", source: str = "", name: str = "coco_person") -> Scenes:
     """The pictures of one split, with and without people.
 
     Args:
         root: the data set's folder.
         split: as the file calls it.
         source: only pictures whose `source` starts with this.
+        name: of the data set, for results.
 
     Raises:
         UserError: missing or damaged files, an unknown split, pictures that are listed but not there, annotations of
@@ -54,7 +55,7 @@ def load(root: str | Path, split: str = "train", source: str = "") -> Scenes:
     with_mask = _names(root, "masks")
     stems = [Path(name).stem + ".png" for name in names]
     return Scenes(
-        root.name,
+        name,
         split,
         scenes,
         vocabulary=(),

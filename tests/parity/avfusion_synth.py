@@ -21,7 +21,7 @@ def waveform(
     noise: float,
     seed: int,
 ) -> np.ndarray:
-    """float32 mono: sines [amplitude, hertz, phase] and a chirp [amplitude, from, to] that swell and fade, and noise."""
+    """float32 mono: sines [amplitude, hertz, phase] and a chirp [amplitude, from, to] that swell and fade; noise."""
     n = round(sr * seconds)
     t = np.arange(n, dtype=np.float64) / sr
     loudness, low, high = chirp
