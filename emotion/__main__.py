@@ -11,6 +11,7 @@ import importlib
 import io
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from emotion import __version__, registry
@@ -51,6 +52,14 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(run=f"emotion.cli.{run}")
         return sub
 
+    _predictions(command)
+    _data(command)
+    _checkpoints(command)
+    return parser
+
+
+def _predictions(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """Commands that read faces."""
     text = "find every face in pictures and predict its expression"
     more = "A picture that cannot be read is reported, the rest goes on, and the exit code is 2."
     sub = command("analyze", "analyze:run", text, more)
@@ -62,14 +71,6 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--json", action="store_true", help="print one JSON document per picture, each on one line")
     sub.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps ...; default: %(default)s")
 
-    text = "cut voice and faces out of clips, once, for training and evaluation"
-    more = "A run that was stopped goes on when the same command is given again."
-    sub = command("prepare", "prepare:run", text, more)
-    sub.add_argument("set", choices=("ravdess", "clips"), help="clips: your own, from a CSV table (file, label, ...)")
-    sub.add_argument("source", type=Path, metavar="SOURCE", help="folder or zip archive of the set, or the table")
-    sub.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="the prepared folder")
-    sub.add_argument("--model", metavar="NAME|FOLDER", help="prepare for this model; default: as the original does")
-
     text = "read a folder of face crops, one person's frames in order"
     more = "fg2020: prediction files per member and task; api: one CSV of decisions, as the FG-2020 system writes them."
     sub = command("crops", "crops:run", text, more)
@@ -78,6 +79,26 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="where the files go")
     sub.add_argument("--format", choices=("csv", "json", "fg2020", "api"), default="csv", help="default: %(default)s")
     sub.add_argument("--fps", type=float, default=30.0, help="frames per second; default: %(default)s")
+    sub.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps ...; default: %(default)s")
+
+
+def _data(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """Commands that make files out of data sets and films."""
+    text = "cut voice and faces out of clips, once, for training and evaluation"
+    more = "A run that was stopped goes on when the same command is given again."
+    sub = command("prepare", "prepare:run", text, more)
+    sub.add_argument("set", choices=("ravdess", "clips"), help="clips: your own, from a CSV table (file, label, ...)")
+    sub.add_argument("source", type=Path, metavar="SOURCE", help="folder or zip archive of the set, or the table")
+    sub.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="the prepared folder")
+    sub.add_argument("--model", metavar="NAME|FOLDER", help="prepare for this model; default: as the original does")
+
+    text = "cut the aligned face out of every frame of videos"
+    more = "For every video a folder of numbered pictures and keypoints.csv; folders that have files are left alone."
+    sub = command("align", "align:run", text, more)
+    sub.add_argument("source", type=Path, metavar="PATH", help="a video, or a folder with videos (and sub-folders)")
+    sub.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="where the folders go")
+    sub.add_argument("--size", type=int, default=112, help="side of the faces in pixels; default: %(default)s")
+    sub.add_argument("--no-rotation", action="store_true", help="leave the eyes as they are")
     sub.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps ...; default: %(default)s")
 
     text = "make tables, sound files and challenge submissions from the Aff-Wild2 data set (ABAW 2)"
@@ -91,15 +112,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--model", default="emenet_v.affwild2", metavar="NAME|FOLDER", help="default: %(default)s")
     sub.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps ...; default: %(default)s")
 
-    text = "cut the aligned face out of every frame of videos"
-    more = "For every video a folder of numbered pictures and keypoints.csv; folders that have files are left alone."
-    sub = command("align", "align:run", text, more)
-    sub.add_argument("source", type=Path, metavar="PATH", help="a video, or a folder with videos (and sub-folders)")
-    sub.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="where the folders go")
-    sub.add_argument("--size", type=int, default=112, help="side of the faces in pixels; default: %(default)s")
-    sub.add_argument("--no-rotation", action="store_true", help="leave the eyes as they are")
-    sub.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps ...; default: %(default)s")
 
+def _checkpoints(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """Commands about models."""
     sub = command("models", "models:run", "list the known models")
     sub.add_argument("--method", help="only models of this method")
     sub.add_argument("--task", help="only models that predict this, for example valence_arousal")
@@ -122,7 +137,6 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("repo", metavar="OWNER/NAME", help="where to; made if there is none")
     sub.add_argument("--private", action="store_true", help="for nobody else to see")
     sub.add_argument("--dry-run", action="store_true", help="print what would be sent, and contact nobody")
-    return parser
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def predict(
     model.to(device).eval()
     wanted: dict[str, set[str]] = {}
     for task, path in lists.items():
-        for clip in affwild2.test_clips(Path(path) if path else root / affwild2.PARTS[task].test):
+        for clip in affwild2.listed_clips(Path(path) if path else root / affwild2.PARTS[task].test):
             wanted.setdefault(clip, set()).add(task)
     for clip in sorted(wanted):
         tasks = read_clip(root, clip, model, device)
@@ -61,8 +61,8 @@ def predict(
 
 @torch.inference_mode()
 def read_clip(root: Path, clip: str, model: nn.Module, device: str | torch.device = "cpu") -> dict[str, Task]:
-    """Predictions for every frame of a test clip; a frame without a picture is seen as `affwild2.test_frames` says."""
-    shown = affwild2.test_frames(root, clip)
+    """Predictions for every frame of a test clip; a frame without a picture is seen as `affwild2.frames_to_predict` says."""
+    shown = affwild2.frames_to_predict(root, clip)
     sound = _sound(root, clip, len(shown), model)
     features = []
     for start in range(0, len(shown), BATCH):

@@ -51,7 +51,7 @@ class FacePredictor:
 
     def image(self, picture: Any, source: str = "", faces: Faces | None = None) -> Result:
         """One picture (anything `media.read_image` takes); see `images`."""
-        return self.images([picture], [source], None if faces is None else [faces])[0]
+        return self.images([picture], [source] if source else None, None if faces is None else [faces])[0]
 
     def images(
         self, pictures: Sequence[Any], sources: Sequence[str] | None = None, faces: Sequence[Faces] | None = None
@@ -66,9 +66,7 @@ class FacePredictor:
         Returns:
             One `Result` per picture, faces sorted by size; a picture without faces gives a result of length 0.
         """
-        sources = sources or [
-            p.name if isinstance(p, Path) else Path(p).name if isinstance(p, str) else "" for p in pictures
-        ]
+        sources = sources or [Path(p).name if isinstance(p, (str, Path)) else "" for p in pictures]
         arrays = [media.read_image(p) for p in pictures]
         found = list(faces) if faces is not None else self.detect(arrays)
         crops = [self.crops(a, f) for a, f in zip(arrays, found)]

@@ -143,11 +143,11 @@ class Echo(torch.nn.Module):
 
 def test_submission_files_have_every_frame_of_every_listed_clip(root, tmp_path):
     written = abaw.predict(root, Echo(), tmp_path, {"valence_arousal": None})
-    names = affwild2.test_clips(root / "VA_test_set.txt")
+    names = affwild2.listed_clips(root / "VA_test_set.txt")
     assert len(written) == 2 * len(names)
     for clip in names:
         lines = (tmp_path / "merged" / "VA_Set" / f"{clip}.txt").read_text().split("\n")
-        frames = affwild2.test_frames(root, clip)
+        frames = affwild2.frames_to_predict(root, clip)
         assert lines[0] == "valence,arousal" and len(lines) == 1 + len(frames)
         assert lines[8].split(",")[0] == lines[7].split(",")[0], "frame 7 has no picture: frame 6 stands for it"
         assert lines[9].split(",")[1] == lines[8].split(",")[0], "the clip is read in order"

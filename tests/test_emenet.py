@@ -37,7 +37,7 @@ def features(model, n, seed=0):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def same(a, b):
+def assert_same(a, b):
     assert a.keys() == b.keys()
     for task in a:
         torch.testing.assert_close(a[task], b[task], rtol=1e-4, atol=1e-5, msg=lambda m, task=task: f"{task}: {m}")
@@ -54,7 +54,7 @@ def test_a_clip_does_not_depend_on_the_others_of_its_batch(axis, temporal):
     clips = features(model, 6).reshape(1, 3, 2, -1)
     together = model.read(clips)[0]
     alone = [model.read(clips[:, i : i + 1])[0] for i in range(3)]
-    same(together, {t: torch.cat([a[t] for a in alone], dim=1) for t in together})
+    assert_same(together, {t: torch.cat([a[t] for a in alone], dim=1) for t in together})
 
 
 @pytest.mark.parametrize("temporal", KINDS[:4])
@@ -63,12 +63,12 @@ def test_frames_are_followed_through_a_clip_and_through_a_stream(temporal):
     model = make(temporal=temporal, layers=2, dropout=0.0)
     read = features(model, 70)
     whole = model.read(read.unsqueeze(1))[0]
-    same(model.sequence(read), {t: z.squeeze(1) for t, z in whole.items()})
+    assert_same(model.sequence(read), {t: z.squeeze(1) for t, z in whole.items()})
     x, state, parts = frames(5), None, []
     for chunk in (x[:2], x[2:3], x[3:]):
         logits, state = model.step(chunk, state)
         parts.append(logits)
-    same(model.sequence(model.embed(x)), {t: torch.cat([p[t] for p in parts], dim=1) for t in parts[0]})
+    assert_same(model.sequence(model.embed(x)), {t: torch.cat([p[t] for p in parts], dim=1) for t in parts[0]})
     single = model(x)["expression"]
     assert (parts[2]["expression"] - single[:, 3:]).abs().max() > 1e-4, "the state must matter"
 
@@ -81,7 +81,7 @@ def test_lanes_continue_the_frame_64_before_and_the_last_window_its_lanes():
     second, after = model.read(read[:, None, 64:128], state)
     last = model.read(read[:, None, 128:], after[..., 64 - 22 :, :])[0]  # 22 frames at the end of a window
     parts = [{t: z.squeeze(1) for t, z in p.items()} for p in (fresh, second, last)]
-    same(model.sequence(read), {t: torch.cat([p[t] for p in parts], dim=1) for t in parts[0]})
+    assert_same(model.sequence(read), {t: torch.cat([p[t] for p in parts], dim=1) for t in parts[0]})
     assert model.sequence(features(model, 50))["expression"].shape[1] == 50, "short clips keep all their frames"
     assert (model.sequence(read[:, 64:128])["expression"] - second["expression"][:, 0]).abs().max() > 1e-4
 
@@ -95,7 +95,7 @@ def test_a_stream_of_lanes_has_a_lag_of_64_whatever_the_chunks():
     for chunk in torch.arange(128).split([3, 60, 64, 1]):
         logits, state = model.step(chunk, state)
         parts.append(logits)
-    same(model.sequence(read), {t: torch.cat([p[t] for p in parts], dim=1) for t in parts[0]})
+    assert_same(model.sequence(read), {t: torch.cat([p[t] for p in parts], dim=1) for t in parts[0]})
     with pytest.raises(ValueError, match="1 to 64"):
         model.step(torch.arange(65))
 
@@ -105,7 +105,7 @@ def test_single_faces_are_independent_on_every_axis():
     for axis in emenet.TIME_AXES:
         model = make(time_axis=axis)
         x = frames(3)
-        same(model(x), {t: torch.cat([model(f)[t] for f in x.split(1)], dim=1) for t in model.labels})
+        assert_same(model(x), {t: torch.cat([model(f)[t] for f in x.split(1)], dim=1) for t in model.labels})
 
 
 @torch.inference_mode()
@@ -118,8 +118,8 @@ def test_an_ensemble_is_its_members_and_the_mean_of_their_probabilities():
     together, x = emenet.ensemble(models), frames(4)
     assert together.config.members == 3 and not together.training
     logits = together(x)
-    same(logits, {t: torch.cat([m(x)[t] for m in models]) for t in logits})
-    same({t: z[1:2] for t, z in logits.items()}, together(x, member=1))
+    assert_same(logits, {t: torch.cat([m(x)[t] for m in models]) for t in logits})
+    assert_same({t: z[1:2] for t, z in logits.items()}, together(x, member=1))
     tasks = together.decode(logits)
     p = torch.cat([m(x)["expression"] for m in models]).double().softmax(-1).mean(0)
     np.testing.assert_allclose(tasks["expression"].values, p, atol=1e-6)
@@ -139,7 +139,7 @@ def test_dropout_at_prediction_time_really_drops():
     draws = model.mc_dropout(read, passes=6, seed=3)
     assert draws["expression"].shape == (6, 1, 4, 7)
     assert draws["expression"].std(0).min() > 0
-    same(draws, model.mc_dropout(read, passes=6, seed=3))
+    assert_same(draws, model.mc_dropout(read, passes=6, seed=3))
     assert not any(m.training for m in model.modules())
     assert model.decode(draws)["expression"].uncertainty["epistemic"].min() > 0
 
@@ -161,7 +161,7 @@ def test_hearing_models_take_missing_sound_as_silence():
     model = make(sound=True, voice=True, landmarks=68)
     x = frames(2)
     silence = torch.zeros(2, marblenet.SAMPLES)
-    same(model(x), model(x, silence))
+    assert_same(model(x), model(x, silence))
     noise = torch.rand(2, marblenet.SAMPLES, generator=torch.Generator().manual_seed(0)) - 0.5
     assert (model(x, noise)["voice"] - model(x)["voice"]).abs().max() > 1e-4
     tasks = model.decode(model(x, noise))
@@ -206,7 +206,7 @@ def test_a_network_without_some_tasks_does_not_mention_them(tmp_path):
     again = hub.load(tmp_path / "m")
     assert again.config == model.config
     with torch.inference_mode():
-        same(again(frames(2)), model(frames(2)))
+        assert_same(again(frames(2)), model(frames(2)))
 
 
 @pytest.mark.parametrize("spec", [SMALL, FaceInput(size=(48, 48), channels="gray")])
@@ -267,7 +267,7 @@ def test_one_network_is_imported(kind, tmp_path):
     assert again.config.time_axis == "lanes" and again.config == model.config
     assert again.config.audio_clock == ("faithful" if kind == "sound" else "true")
     x = torch.rand(1, 3, 112, 112)
-    same(model.eval()(x), again(x))
+    assert_same(model.eval()(x), again(x))
     assert ("tmodels.9" in found.dropped) == (kind == "surplus")
 
 
@@ -300,7 +300,7 @@ def test_a_folder_per_member_becomes_an_ensemble(kind, tmp_path):
     assert any("not all members" in why for why in found.dropped.values())
     x = torch.rand(1, 3, 112, 112)
     wanted = {t: torch.cat([m(x)[t] for m in models]) for t in again.labels}
-    same(wanted, again(x))
+    assert_same(wanted, again(x))
     first = importers.read("emenet", source, members="*_exp_2", epoch=1)
     assert first.config.members == 1
 

@@ -190,7 +190,8 @@ def test_weights_come_with_the_package(monkeypatch):
         raise AssertionError("the network was touched")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
-    faces.MTCNN()
+    picture = np.array(Image.open(MEDIA / "portrait_hopper.jpg").convert("RGB"))
+    assert len(faces.MTCNN()([picture])[0]) == 1
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

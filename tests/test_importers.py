@@ -245,7 +245,9 @@ BAD = {
     "truncated zip": (truncate("Net-Branch_2.pt", 0.5), r"Net-Branch_2\.pt.*complete"),
     "truncated pickle": (
         lambda folder, _: (
-            torch.save(torch.load(folder / BASE), folder / BASE, _use_new_zipfile_serialization=False),
+            torch.save(
+                torch.load(folder / BASE, weights_only=True), folder / BASE, _use_new_zipfile_serialization=False
+            ),
             truncate(BASE, 0.5)(folder, _),
         ),
         f"{BASE}.*complete",

@@ -114,7 +114,7 @@ def keep_labelled(rows: np.ndarray, frames: np.ndarray, marker: float) -> np.nda
     return frames[(rows[frames] != marker).all(axis=1)]
 
 
-def test_clips(path: Path) -> list[str]:
+def listed_clips(path: Path) -> list[str]:
     """The clip names of a test list.
 
     Raises:
@@ -140,7 +140,7 @@ def parse_path(identifier: str) -> tuple[str, int]:
     return clip, int(file.removesuffix(".jpg")) - 1
 
 
-def test_frames(root: Path, clip: str) -> np.ndarray:
+def frames_to_predict(root: Path, clip: str) -> np.ndarray:
     """For every frame of a test clip the frame whose picture stands for it, from 0, see `fill_gaps`.
 
     Raises:
@@ -170,8 +170,8 @@ def frame_rate(root: Path, clip: str) -> float:
 
 
 def _test(root: Path, tasks: tuple[str, ...]) -> Samples:
-    clips = dict.fromkeys(clip for name in tasks for clip in test_clips(root / PARTS[name].test))
-    frames = [(clip, int(frame)) for clip in clips for frame in test_frames(root, clip)]
+    clips = dict.fromkeys(clip for name in tasks for clip in listed_clips(root / PARTS[name].test))
+    frames = [(clip, int(frame)) for clip in clips for frame in frames_to_predict(root, clip)]
     targets = {name: np.full((len(frames), len(PARTS[name].labels)), np.nan, np.float32) for name in tasks}
     return _samples(root, "test", frames, targets)
 

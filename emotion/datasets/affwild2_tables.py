@@ -11,7 +11,7 @@ import numpy as np
 
 from emotion import audio
 from emotion.clips import RATE
-from emotion.datasets.affwild2 import PARTS, SPLITS, frame_rate, labelled, picture_path, test_clips, test_frames
+from emotion.datasets.affwild2 import PARTS, SPLITS, frame_rate, frames_to_predict, labelled, listed_clips, picture_path
 from emotion.errors import UserError
 
 HEAD = ("set", "split", "clip", "frame", "picture", "fps")
@@ -55,12 +55,12 @@ def write_test_list(root: str | Path, out: str | Path, task: str, clips: str | P
         UserError: list, pictures or videos missing, or the file cannot be written.
     """
     root, part = Path(root), PARTS[task]
-    names = test_clips(Path(clips) if clips else root / part.test)
+    names = listed_clips(Path(clips) if clips else root / part.test)
 
     def rows() -> Iterator[list[Any]]:
         for clip in names:
             fps = frame_rate(root, clip)
-            for frame, shown in enumerate(test_frames(root, clip)):
+            for frame, shown in enumerate(frames_to_predict(root, clip)):
                 yield [part.folder, "test", clip, frame, picture_path(clip, int(shown)), fps]
 
     return _write(Path(out), HEAD, rows())

@@ -44,7 +44,7 @@ def fill(shape, seed, low=0.0, high=1.0):
     return torch.from_numpy(common.array(shape, seed, low, high))
 
 
-def check(c, model, loss, parts):
+def assert_step(c, model, loss, parts):
     expected = common.load("emenet", c["file"])
     loss.backward()
     found = [*(parts[OURS[t]].item() for t in ORDER), loss.item()]
@@ -73,7 +73,7 @@ def test_teacher_step(networks):
     }
     options = Options(expression_weights=EXPRESSION_WEIGHTS, action_unit_weights=AU_WEIGHTS)
     weights = Balance(tuple(model.config.outputs)).weights
-    check(c, model, *teacher_loss(model, batches, Helpers(landmarks=aligner), options, weights))
+    assert_step(c, model, *teacher_loss(model, batches, Helpers(landmarks=aligner), options, weights))
 
 
 def test_student_step(networks):
@@ -89,4 +89,4 @@ def test_student_step(networks):
     }
     faces = Faces(fill([3, 2, 3, 112, 112], seed + 5))
     weights = Balance(tuple(model.config.outputs)).weights
-    check(c, model, *student_loss(model, faces, soft, Helpers(landmarks=aligner), Options(), weights))
+    assert_step(c, model, *student_loss(model, faces, soft, Helpers(landmarks=aligner), Options(), weights))
