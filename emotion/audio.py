@@ -96,6 +96,8 @@ def _read_track(file: BinaryIO, name: str) -> Sound | None:
     """The first sound track of whatever PyAV can open."""
     import av
 
+    from emotion.video import origin
+
     try:
         with av.open(file) as container:
             if not container.streams.audio:
@@ -105,7 +107,7 @@ def _read_track(file: BinaryIO, name: str) -> Sound | None:
             resampler = av.AudioResampler(format="fltp", rate=rate)  # same layout: only the sample type changes
             start, parts = None, []
             for frame in container.decode(stream):
-                start = frame.time if start is None else start
+                start = (frame.time or 0.0) - origin(container) if start is None else start
                 parts += [f.to_ndarray().mean(axis=0) for f in resampler.resample(frame)]
                 _check(rate, len(parts) * frame.samples, name)
             parts += [f.to_ndarray().mean(axis=0) for f in resampler.resample(None)]

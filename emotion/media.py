@@ -26,6 +26,8 @@ MAX_PIXELS = 80_000_000  # 240 MB as an array; larger than any phone's or press 
 MIN_SIDE = 16  # pixels; no face is recognisable below
 MAX_BYTES = 500_000_000  # of a picture file: MAX_PIXELS in 16-bit RGB, uncompressed
 
+HEAD = 189  # first bytes of a file that tell what it is
+
 # Formats that are decoded. Others that Pillow knows (EPS, PSD, ...) are rare, and some start other programs.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "MPO", "AVIF", "JPEG2000", "PPM", "ICO", "HEIF")
 
@@ -100,21 +102,39 @@ def save_image(array: np.ndarray, path: str | Path) -> None:
         raise UserError(f"cannot write {path}: {error.strerror or error}; is there such a folder, and room?") from error
 
 
-def is_video(path: str | Path) -> bool:
-    """Whether a file is a film: by its first bytes, or by its extension where they tell nothing."""
-    path = Path(path)
-    try:
-        with path.open("rb") as file:
-            head = file.read(16)
-    except (OSError, ValueError):
-        head = b""
+def is_video(source: Any) -> bool:
+    """Whether a file is a film: by its first bytes, or by its extension where they tell nothing.
+
+    Args:
+        source: file name, the file's bytes, or an open binary file; anything else is none.
+    """
+    head, suffix = _head(source), Path(source).suffix.lower() if isinstance(source, (str, Path)) else ""
     if head[4:8] == b"ftyp":
         return head[8:12] not in _IMAGE_BRANDS and head[8:11] != b"M4A"
-    films = (b"\x1aE\xdf\xa3", b"\x00\x00\x01\xba", b"\x00\x00\x01\xb3", b"\x30\x26\xb2\x75", b"FLV\x01")
+    films = (b"\x1aE\xdf\xa3", b"\x00\x00\x01\xba", b"\x00\x00\x01\xb3", b"\x30\x26\xb2\x75", b"FLV\x01", b"OggS")
     if head.startswith(films) or (head[:4] == b"RIFF" and head[8:12] == b"AVI "):
         return True
     pictures = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\x00", b"MM\x00*", b"RIFF")
-    return path.suffix.lower() in VIDEO_SUFFIXES and not head.startswith(pictures)
+    packets = head[:1] == b"G" and head[188:] == b"G"  # of a transport stream
+    return (packets or suffix in VIDEO_SUFFIXES) and not head.startswith(pictures)
+
+
+def _head(source: Any) -> bytes:
+    """The first bytes of a file; none of what cannot be read or is no file."""
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return bytes(source[:HEAD])
+    try:
+        if isinstance(source, (str, Path)):
+            with Path(source).open("rb") as file:
+                return file.read(HEAD)
+        if hasattr(source, "read") and source.seekable():
+            start = source.tell()
+            head = source.read(HEAD)
+            source.seek(start)
+            return head if isinstance(head, bytes) else b""
+    except (OSError, ValueError):
+        pass
+    return b""
 
 
 def _from_path(path: Path) -> np.ndarray:

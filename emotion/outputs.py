@@ -129,6 +129,11 @@ class Task:
             members=None if self.members is None else self.members[:, index],
         )
 
+    @property
+    def present(self) -> np.ndarray:
+        """Which columns of a multilabel task reach their thresholds (0.5 where it has none), bool [N, K]."""
+        return self.values >= (0.5 if self.thresholds is None else self.thresholds)
+
     def names(self) -> list[str]:
         """The predicted class of every face (categorical tasks)."""
         return [self.labels[i] for i in self.choice]
@@ -289,6 +294,23 @@ class Result:
         import pandas as pd
 
         return pd.DataFrame(list(self.rows()), columns=self._columns())
+
+    def to_parquet(self, path: str | Path | None = None) -> bytes:
+        """The rows as a Parquet file: texts, 64-bit integers and floats; also written to `path` when given.
+
+        Raises:
+            UserError: pyarrow is missing, or the place cannot be written to.
+        """
+        texts = {"source"} | {name for name, task in self.tasks.items() if task.kind == "categorical"}
+        kinds = dict.fromkeys(self._columns(), "float64") | dict.fromkeys(("frame", "face", "track"), "Int64")
+        table = self.to_frame().astype(kinds | dict.fromkeys(texts, "string"))
+        try:
+            content = table.to_parquet(index=False)
+        except ImportError as error:
+            raise UserError("Parquet files need pyarrow: pip install pyarrow (or write CSV)") from error
+        if path is not None:
+            write_file(path, content)
+        return content
 
 
 def _floats(value: Any, digits: int = 6) -> Any:

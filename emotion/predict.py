@@ -1,8 +1,11 @@
-"""From pictures to results: detect, crop, run the network, decode. Knows no method, only the models' contract."""
+"""From pictures and videos to results: detect, track, crop, run the network, decode.
+
+Knows no method, only the models' contract.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,13 +15,18 @@ import torch
 from torch import nn
 
 from emotion import faces as cropping
-from emotion import hub, media, registry
+from emotion import hub, media, registry, sampling, video
 from emotion.detectors import MTCNN, Detector
 from emotion.errors import UserError
 from emotion.models.base import FaceInput
 from emotion.outputs import Faces, Result, Task
+from emotion.sequences import FaceReader, FaceStream, Follower, hearing, no_faces
 
 BATCH = 32  # faces per forward pass: more brings nothing on a CPU and costs memory
+FRAMES = 16  # of a video that are searched for faces together,
+FRAME_PIXELS = 33_000_000  # or fewer, once they have this many pixels (100 MB)
+
+Progress = Callable[[float, float], object]  # seconds done and in all (0: unknown) -> False to stop
 
 
 class FacePredictor:
@@ -85,6 +93,81 @@ class FacePredictor:
             for array, one, end, source in zip(arrays, found, ends, sources)
         ]
 
+    def video(
+        self,
+        source: video.Video,
+        rate: sampling.Rate = None,
+        detect_every: int = 1,
+        name: str = "",
+        progress: Progress | None = None,
+    ) -> Result:
+        """Every face of the frames of a video, followed by track ids. Pictures in memory do not grow with its length.
+
+        A recurrent model reads every track as one sequence; frames in which the person is lost are left out of it.
+
+        Args:
+            source: file name, the file's bytes, or an open binary file.
+            rate: which frames: a number per second, "all", "F/30" or a rule, see `sampling.rule`; default
+                `sampling.DEFAULT` per second, or all of them for recurrent models.
+            detect_every: search every so many processed frames for faces; between them boxes move on at constant
+                velocity.
+            name: the video's name in the result and in messages; default the file's.
+            progress: called now and then with the seconds done and the video's length in seconds (0 where it does not
+                tell); the result ends there once it returns False.
+
+        Returns:
+            One row per face and processed frame; frames without a face are in `timestamps` alone. `notes` says what is
+            missing: sound that the model should hear, faces, the rest of a video that is damaged or was stopped.
+
+        Raises:
+            UserError: no such file, no video, nothing in it can be decoded, or not one frame is chosen.
+        """
+        name = name or (Path(source).name if isinstance(source, (str, Path)) else "")
+        if rate is None:
+            rate = "all" if getattr(self.model, "window", 0) else sampling.DEFAULT
+        info, take = video.probe(source, name), sampling.rule(rate)
+        hear, note = hearing(self.model, source, info)
+        notes = [note] if note else []
+        reader, follower = FaceReader(self, hear), Follower(self, detect_every)
+        timestamps: list[float] = []
+        found: list[Faces] = []
+        size = (0, 0)
+        try:
+            for batch in _batches(video.decode(source, name, take)):
+                for seconds, picture, faces in follower.follow(batch):
+                    reader.add(faces, self.crops(picture, faces), seconds)
+                    timestamps.append(seconds)
+                    found.append(faces)
+                    size = (picture.shape[1], picture.shape[0])
+                reader.read(follower.alive)
+                if progress is not None and progress(timestamps[-1], info.seconds) is False:
+                    notes.append(f"stopped after {timestamps[-1]:.1f} of {info.seconds:.1f} seconds")
+                    break
+            else:
+                notes += _shortage(timestamps, info)
+        except UserError as error:  # broken off: what was read before stands
+            if not timestamps:
+                raise
+            notes.append(f"broken off after {timestamps[-1]:.1f} seconds: {error}")
+        if not timestamps:
+            raise UserError(f"{name or 'the video'} has no frame that this sampling takes; take more of them")
+        reader.read(alive=())
+        counts = [len(faces) for faces in found]
+        return Result(
+            model=self.name,
+            size=size,
+            timestamps=np.array(timestamps),
+            frame=np.repeat(np.arange(len(found)), counts),
+            faces=Faces.concatenate(found) if sum(counts) else no_faces(),
+            tasks=reader.take(),
+            source=name,
+            notes=tuple(notes if sum(counts) else [*notes, "no face was found in this video"]),
+        )
+
+    def stream(self, detect_every: int = 1) -> FaceStream:
+        """A reader of live frames that keeps tracks and models' states; one for every session."""
+        return FaceStream(self, detect_every)
+
     def detect(self, pictures: Sequence[np.ndarray]) -> list[Faces]:
         """The chosen faces of every picture (uint8 [H, W, 3])."""
         sizes = [(p.shape[1], p.shape[0]) for p in pictures]
@@ -97,14 +180,14 @@ class FacePredictor:
     def read(self, crops: np.ndarray) -> dict[str, Task]:
         """Decoded predictions for face crops, uint8 [N, h, w, 3]."""
         if not len(crops):
-            return self._nothing
+            return self.nothing
         with torch.inference_mode():
             x = self.model.config.input.tensor(crops)
             parts = [self.model.decode(self.model(x[i : i + BATCH].to(self.device))) for i in range(0, len(x), BATCH)]
         return {name: Task.concatenate([p[name] for p in parts]) for name in parts[0]}
 
     @cached_property
-    def _nothing(self) -> dict[str, Task]:
+    def nothing(self) -> dict[str, Task]:
         """The model's tasks with zero rows."""
         with torch.inference_mode():
             tasks = self.model.decode(self.model(self.model.example().to(self.device)))
@@ -116,21 +199,44 @@ def _name(model: nn.Module) -> str:
     return card.name if card else ""
 
 
+def _batches(frames: Iterator[video.Frame]) -> Iterator[list[video.Frame]]:
+    batch: list[video.Frame] = []
+    for frame in frames:
+        batch.append(frame)
+        if len(batch) >= min(FRAMES, FRAME_PIXELS * 3 // frame[1].size):
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _shortage(timestamps: list[float], info: video.VideoInfo) -> list[str]:
+    """Tells of a video whose pictures end long before it, as in files that were not copied completely."""
+    usual = float(np.median(np.diff(timestamps))) if len(timestamps) > 1 else info.seconds
+    last = timestamps[-1] + usual if timestamps else info.seconds
+    if info.seconds - last < max(1.0, usual):
+        return []
+    return [f"the pictures end after {last:.1f} of {info.seconds:.1f} seconds; is the file complete?"]
+
+
 def analyze(
     source: Any,
     model: nn.Module | str | Path = registry.DEFAULT,
     which: str = "all",
     device: str | torch.device = "cpu",
+    rate: sampling.Rate = None,
 ) -> Result:
-    """Read every face of a picture.
+    """Read every face of a picture or a video; what it is says its content, not its name.
 
     Args:
-        source: path, bytes, open file, PIL image or array, see `media.read_image`.
+        source: path, bytes or open file of either, PIL image or array, see `media.read_image` and `video.decode`.
         model: registry name, checkpoint folder or loaded model.
         which: "all" faces, the "largest" or the one "closest-to-centre".
         device: "cpu", "cuda", ...
+        rate: which frames of a video, see `FacePredictor.video`.
 
     Raises:
-        UserError: the picture or the checkpoint cannot be read.
+        UserError: the picture, the video or the checkpoint cannot be read.
     """
-    return FacePredictor(model, which=which, device=device).image(source)
+    predictor = FacePredictor(model, which=which, device=device)
+    return predictor.video(source, rate) if media.is_video(source) else predictor.image(source)

@@ -9,6 +9,29 @@ from emotion.errors import UserError
 # Asked for every frame in order, with its number (from 0) and its seconds: is it processed?
 Rule = Callable[[int, float], bool]
 
+Rate = float | str | Rule | None  # what users say, see `rule`
+DEFAULT = 10.0  # frames per second: expressions last longer than this sees, and a CPU keeps up
+
+
+def rule(rate: Rate) -> Rule | None:
+    """The rule that a user means; None for every frame.
+
+    Args:
+        rate: frames per second (also as text), "all" (or None), "F/30" for `of_30`, or a rule.
+
+    Raises:
+        UserError: anything else.
+    """
+    if rate is None or callable(rate):
+        return rate
+    text = str(rate)
+    if text == "all":
+        return None
+    try:
+        return of_30(int(text.removesuffix("/30"))) if text.endswith("/30") else pace(float(text))
+    except ValueError as error:
+        raise UserError(f"frames are taken by a number per second, F/30 or all, not {text!r}") from error
+
 
 def of_30(per_30: int = 5) -> Rule:
     """The original ESR's rule, "process F of every 30 frames".
@@ -43,7 +66,7 @@ def pace(fps: float) -> Rule:
     Raises:
         UserError: fps is not positive.
     """
-    if not fps > 0:
+    if not 0 < fps < float("inf"):
         raise UserError(f"frames per second must be positive, not {fps}")
     start: float | None = None
     due = 0

@@ -33,12 +33,14 @@ class Tracks:
         velocity: float64 [T, 2], of the box's centre, in pixels per second.
         seen: float64 [T], when that was, in seconds.
         next_id: of the next new person.
+        searched: when faces were last searched for, in seconds.
     """
 
     faces: Faces
     velocity: np.ndarray
     seen: np.ndarray
     next_id: int
+    searched: float = -np.inf
 
     @classmethod
     def start(cls) -> Tracks:
@@ -47,7 +49,7 @@ class Tracks:
         return cls(nobody, np.zeros((0, 2)), np.zeros(0), 1)
 
     def __getitem__(self, index: np.ndarray) -> Tracks:
-        return Tracks(self.faces[index], self.velocity[index], self.seen[index], self.next_id)
+        return replace(self, faces=self.faces[index], velocity=self.velocity[index], seen=self.seen[index])
 
     def shifts(self, seconds: float) -> np.ndarray:
         """How far each has moved since it was seen, pixels [T, 2]."""
@@ -83,25 +85,26 @@ def advance(tracks: Tracks, faces: Faces, seconds: float, patience: float = PATI
     lost = tracks[np.setdiff1d(np.arange(len(tracks.seen)), rows)]
     next_id = tracks.next_id + len(new)
     if not len(faces) + len(lost.seen):
-        return replace(Tracks.start(), next_id=next_id), named
+        return replace(Tracks.start(), next_id=next_id, searched=seconds), named
     after = Tracks(
         Faces.concatenate([named, lost.faces]),
         np.concatenate([velocity, lost.velocity]),
         np.concatenate([np.full(len(faces), seconds), lost.seen]),
         next_id,
+        seconds,
     )
     return after, named
 
 
 def coast(tracks: Tracks, seconds: float, size: tuple[int, int]) -> Faces:
-    """Where the persons of the last frame with detections are by now, without looking; landmarks move along.
+    """Where the persons of the last frame that was searched are by now, without looking; landmarks move along.
 
     Args:
         tracks: of the last frame that was searched for faces.
         seconds: the time of this one.
         size: width and height of the picture, which no box leaves.
     """
-    there = tracks[np.flatnonzero(tracks.seen == tracks.seen.max(initial=-np.inf))]
+    there = tracks[np.flatnonzero(tracks.seen == tracks.searched)]
     shift = there.shifts(seconds)
     boxes = np.clip((there.faces.boxes.reshape(-1, 2, 2) + shift[:, None]), 0, size).reshape(-1, 4)
     landmarks = there.faces.landmarks

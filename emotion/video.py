@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 Video = str | Path | bytes | BinaryIO
+Frame = tuple[float, np.ndarray]  # seconds on the clip's clock, and the picture uint8 [H, W, 3], RGB
 
 # Containers that are opened. Playlists and the like, which make FFmpeg open other files, are not among them.
 CONTAINERS = "asf,avi,flv,h264,hevc,m4v,matroska,mov,mpeg,mpegts,mpegvideo,ogg"
@@ -69,7 +70,7 @@ def probe(source: Video, name: str = "") -> VideoInfo:
         return VideoInfo(_rate(stream), length, stream.frames, bool(container.streams.audio))
 
 
-def decode(source: Video, name: str = "", take: Rule | None = None) -> Iterator[tuple[float, np.ndarray]]:
+def decode(source: Video, name: str = "", take: Rule | None = None) -> Iterator[Frame]:
     """Frames of a video, one at a time.
 
     Damaged packets are skipped, as players do.
@@ -143,7 +144,7 @@ def _container(source: Video, name: str) -> InputContainer:
         if not path.stat().st_size:
             raise UserError(f"{name} is empty (0 bytes); was it copied completely?")
         source = f"file:{path}"  # else a colon in the name would start a protocol
-    elif isinstance(source, bytes):
+    elif isinstance(source, (bytes, bytearray, memoryview)):
         source = io.BytesIO(source)
     else:
         source.seek(0)

@@ -107,7 +107,8 @@ def test_coasting_moves_boxes_and_landmarks_and_stays_inside() -> None:
     assert (moved.track_ids == last.track_ids).all()
     assert tracking.coast(tracks, 20 * STEP, (560, 800)).boxes[0, 2] == 560
     tracks, _ = tracking.advance(tracks, Faces.empty(), 20 * STEP)
-    assert len(tracks.seen) == 1  # remembered
+    assert len(tracks.seen) == 1  # remembered,
+    assert len(tracking.coast(tracks, 21 * STEP, SIZE)) == 0  # but not shown: the last search found nobody
 
 
 def test_nobody() -> None:

@@ -139,6 +139,7 @@ class EMENet(Pretrained, nn.Module):
     """One network or an ensemble. Faces [N, C, H, W], or clips of them [B, T, C, H, W]."""
 
     Config = EMENetConfig
+    window = WINDOW  # frames that a video's reader gives to `step` together
 
     def __init__(self, config: EMENetConfig) -> None:
         super().__init__()

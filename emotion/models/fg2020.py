@@ -183,6 +183,11 @@ class FG2020(Pretrained, nn.Module):
         return {t: names for t, names in zip(TASKS, all_labels) if t in self.config.tasks}
 
     @property
+    def window(self) -> int:
+        """Frames that a video's reader gives to `step` together; 0: frames are read one by one."""
+        return self.config.frames
+
+    @property
     def cam_layers(self) -> list[nn.Module]:
         """What `emotion.explain` looks at: the last feature maps of every CNN; none for windows of frames."""
         single = self.config.backbone in MEANS and not self.config.frames
@@ -249,10 +254,13 @@ class FG2020(Pretrained, nn.Module):
                 [CNNs, at most frames - 1, tasks, E].
 
         Returns:
-            Logits [M, n, ...] of the new frames, seen with the frames before them, and the new state.
+            Logits [M, n, ...] of the new frames, read in a window that ends with them, and the new state. Steps of
+            `window` frames, the last one shorter, give what `sequence` gives for the whole clip.
         """
-        new = self.embed(x)
-        seen = new if state is None else torch.cat([state, new], dim=1)
+        seen = self.embed(x)
+        if state is not None:
+            fitting = min(state.shape[1], max(self.config.frames - len(x), 0))
+            seen = torch.cat([state[:, state.shape[1] - fitting :], seen], dim=1)
         logits = {task: z[:, seen.shape[1] - len(x) :] for task, z in self.sequence(seen).items()}
         return logits, seen[:, max(0, seen.shape[1] - max(self.config.frames - 1, 0)) :]
 
