@@ -93,6 +93,8 @@ READERS = (
     "persons",
     "ravdess",
     "clips",
+    "class_folders",
+    "csv_table",
 )
 
 
