@@ -210,15 +210,24 @@ def build(recipe: Recipe, folders: dict[str, Path], init: str | None) -> ESRTrai
     Raises:
         UserError: the recipe's fields, its data, or the checkpoint to start from do not fit.
     """
+    trainee = assemble(recipe, samples(recipe, "train", folders), samples(recipe, "valid", folders))
+    if init:
+        start(trainee.model, hub.load(init))
+    return trainee
+
+
+def assemble(recipe: Recipe, train: list[Samples], valid: list[Samples]) -> ESRTrainee:
+    """The trainee of a recipe on samples that are already read.
+
+    Raises:
+        UserError: the recipe's fields do not fit.
+    """
     rest = dict(recipe.rest)
     torch.manual_seed(recipe.settings.seed)
-    model = _model(rest.pop("model"))
-    if init:
-        start(model, hub.load(init))
     return ESRTrainee(
-        model=model,
-        train=samples(recipe, "train", folders),
-        valid=samples(recipe, "valid", folders),
+        model=_model(rest.pop("model")),
+        train=train,
+        valid=valid,
         phases=[parse(Phase, p, f"stage {k + 1}") for k, p in enumerate(rest.pop("stages"))],
         augment=parse(Augment, rest.pop("augment", {}), "augment"),
         seed=recipe.settings.seed,
