@@ -19,8 +19,7 @@ from emotion import hub, labels
 from emotion.models.base import FaceInput
 from emotion.models.esr import ESR, Block, ESRConfig
 from emotion.ui import page as pages
-from emotion.ui.image import EXAMPLES
-from emotion.ui.pieces import Models
+from emotion.ui.pieces import EXAMPLES, Models
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 MODEL = "esr_small.random"

@@ -20,8 +20,8 @@ from emotion.errors import UserError
 from emotion.outputs import Faces, Result
 from emotion.ui import page as pages
 from emotion.ui import theme
-from emotion.ui.image import EXAMPLE_ROWS, EXAMPLES, View
-from emotion.ui.pieces import Models
+from emotion.ui.image import EXAMPLE_ROWS, View
+from emotion.ui.pieces import EXAMPLES, Models
 from tests import browser as web
 
 
@@ -198,8 +198,10 @@ def test_the_address_carries_the_tab_and_every_known_model_has_a_card(open_page)
     page = open_page("?tab=models")
     page.wait_for_selector("#em-models .em-card")
     assert page.locator("#em-models .em-card").count() == len({web.MODEL, *registry.entries()})
+    assert not page.locator("#em-model").is_visible(), "the list of cards does not follow the chosen model"
     page.click("[role=tab][data-tab-id=image]")
-    page.wait_for_function("location.search.includes('tab=image')")
+    page.wait_for_function(f"location.search == '?tab=image&model={web.MODEL}'")
+    assert page.locator("#em-model").is_visible()
     assert page.locator("#em-examples button").count() == len(EXAMPLE_ROWS)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ from emotion.ui import face, pieces
 from emotion.ui.theme import KEPT_SECONDS
 
 PORTRAIT_SIDE = 192  # pixels
-EXAMPLES = Path(__file__).parent / "examples"
 # File, caption, what is to be seen, licence; sources in examples/LICENSES.md.
 EXAMPLE_ROWS = (
     ("astronaut.jpg", "Astronaut", "Portrait of a smiling astronaut in front of a flag", "public domain"),
@@ -29,10 +27,6 @@ EXAMPLE_ROWS = (
     ("laughing.jpg", "Laughing", "Bearded man looking up and laughing", "CC BY-SA 2.0"),
     ("officer.jpg", "Officer", "Portrait of a navy officer with glasses", "public domain"),
     ("synthetic.png", "Synthetic", "Computer-generated surprised face", "CC0 1.0"),
-)
-CHOOSE_EXAMPLE = (
-    "element.addEventListener('click', e => { const b = e.target.closest('button[data-file]');"
-    "if (b) trigger('click', { file: b.dataset.file }); })"
 )
 EMPTY = pieces.note(
     "Choose a picture to begin.",
@@ -121,10 +115,10 @@ class ImageTab:
     def __init__(self, models: pieces.Models, model: gr.Dropdown) -> None:
         self.models = models
         self.view = gr.State(None, time_to_live=2 * KEPT_SECONDS)
-        with gr.Row(equal_height=False, elem_id="em-columns"):
-            with gr.Column(scale=7, min_width=320, elem_id="em-stage"):
+        with gr.Row(equal_height=False, elem_classes="em-columns"):
+            with gr.Column(scale=7, min_width=320, elem_classes="em-stage"):
                 self._stage()
-            with gr.Column(scale=5, min_width=320, elem_id="em-readout"):
+            with gr.Column(scale=5, min_width=320, elem_classes="em-readout"):
                 self.message = gr.HTML(EMPTY, elem_id="em-message")
                 self.faces = gr.Radio([], label="Face", visible=False, elem_id="em-faces")
                 self.details = gr.HTML("", elem_id="em-details")
@@ -140,10 +134,10 @@ class ImageTab:
             label="Click a face", interactive=False, visible=False, format="jpeg", buttons=["fullscreen"],
             elem_id="em-hero",
         )  # fmt: skip
-        with gr.Row(elem_id="em-actions", visible=False) as self.actions:
+        with gr.Row(elem_classes="em-actions", visible=False) as self.actions:
             self.again = gr.Button("Choose another picture", elem_id="em-again")
             self.files = [gr.DownloadButton(f"Save {kind}", elem_id=f"em-{kind.lower()}") for kind in _FILES]
-        self.examples = gr.HTML(_example_gallery(), js_on_load=CHOOSE_EXAMPLE, elem_id="em-examples")
+        self.examples = pieces.example_gallery(EXAMPLE_ROWS, elem_id="em-examples")
 
     def _events(self, model: gr.Dropdown) -> None:
         outputs = [
@@ -175,8 +169,7 @@ class ImageTab:
 
     def example(self, model: str, event: gr.EventData) -> Iterator[dict[Any, Any]]:
         """Run the model on an example."""
-        names = [row[0] for row in EXAMPLE_ROWS]
-        path = str(EXAMPLES / names[names.index(event.file)])
+        path = pieces.example(EXAMPLE_ROWS, event)
         yield {self.picture: path}
         yield from self.analyse(path, model)
 
@@ -254,19 +247,16 @@ def _notes(result: Result) -> str:
     return "".join(pieces.note(text) for text in result.notes)
 
 
-def _example_gallery() -> str:
-    buttons = []
-    for file, caption, alt, licence in EXAMPLE_ROWS:
-        image = pieces.data_uri(pieces.reduced(read_image(EXAMPLES / file), 240))
-        text = f'<img src="{image}" alt="{escape(alt)}">{escape(caption)}<small>{escape(licence)}</small>'
-        buttons.append(f'<button type="button" data-file="{file}">{text}</button>')
-    return f'<p class="em-text">Or try an example:</p><div class="em-examples">{"".join(buttons)}</div>'
+def tab(models: pieces.Models, model: gr.Dropdown) -> None:
+    """Build the tab's contents and its API function."""
+    ImageTab(models, model)
+    _endpoint(models)
 
 
-def endpoint(models: pieces.Models) -> None:
+def _endpoint(models: pieces.Models) -> None:
     """Offer the analysis as the API (and MCP) function `/analyze_image`."""
 
-    def analyze_image(image: str, model: str = models.names[0]) -> dict[str, Any]:
+    def analyze_image(image: str, model: str = models.names()[0]) -> dict[str, Any]:
         """Find the faces in a picture and predict expression, valence, arousal and uncertainty of each.
 
         Args:
@@ -284,7 +274,7 @@ def endpoint(models: pieces.Models) -> None:
             raise gr.Error(str(problem), print_exception=False) from problem
 
     with gr.Row(visible=False):
-        inputs = [pieces.picture_input(label="image"), gr.Textbox(models.names[0], label="model")]
+        inputs = [pieces.picture_input(label="image"), gr.Textbox(models.names()[0], label="model")]
         gr.Button().click(
             analyze_image, inputs, gr.JSON(label="result"), api_name="analyze_image", concurrency_id="model"
         )

@@ -17,7 +17,7 @@ COPY = (
 )
 
 
-def tab(models: Models) -> None:
+def tab(models: Models, _: gr.Dropdown) -> None:
     """Build the tab's contents: one card per model, those that can be used at once first."""
     folders = [_folder_card(name, place) for name, place in models.places.items() if name not in registry.entries()]
     known = registry.entries().values()

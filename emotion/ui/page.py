@@ -3,22 +3,45 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import gradio as gr
 
 from emotion.errors import UserError
 from emotion.ui import image, models, theme
-from emotion.ui.pieces import Models
+from emotion.ui.pieces import EXAMPLES, Models
 
-TABS = {"image": "Image", "models": "Models"}
-MAX_UPLOAD = "64mb"
-# Writes a choice into the address, once the address has been read: the first tab reports itself before that.
-READY = "() => { window.emReady = true; }"
-IN_URL = (
-    "(v) => {{ if (!window.emReady) return; const u = new URL(location);"
-    "u.searchParams.set('{0}', {1}); history.replaceState(null, '', u); }}"
+
+class Tab(NamedTuple):
+    """One tab: its name in the address, its title, and what builds its contents.
+
+    `build` is given the page's models and the header's chooser of face models. It returns the tab's own chooser of
+    models, where it has one. The header's chooser is shown on those tabs that follow it (`face`).
+    """
+
+    id: str
+    title: str
+    build: Callable[[Models, gr.Dropdown], gr.Dropdown | None]
+    face: bool = False
+
+
+TABS = (
+    Tab("image", "Image", image.tab, face=True),
+    Tab("models", "Models", models.tab),
 )
+MAX_UPLOAD = "64mb"
+# Tab and model are written into the address, once it has been read: the first tab reports itself before that.
+READY = "() => { window.emReady = true; }"
+IN_URL = """(model) => {{
+    const tab = '{tab}' || new URL(location).searchParams.get('tab');
+    if ('{tab}') document.body.classList.toggle('em-no-model', !{face});
+    if (!window.emReady) return;
+    const u = new URL(location);
+    if (tab) u.searchParams.set('tab', tab);
+    if (model) u.searchParams.set('model', model); else u.searchParams.delete('model');
+    history.replaceState(null, '', u);
+}}"""
 
 
 def build(offered: Models) -> gr.Blocks:
@@ -28,30 +51,35 @@ def build(offered: Models) -> gr.Blocks:
     ) as page:
         with gr.Row(elem_id="em-header"):
             gr.HTML(f"<h1>emotion</h1><p>{theme.NOTICE}</p>", elem_id="em-title")
-            model = gr.Dropdown(offered.names, value=offered.names[0], label="Model", elem_id="em-model")
+            model = gr.Dropdown(offered.names(), value=offered.names()[0], label="Model", elem_id="em-model")
+        choosers = [model]
         with gr.Tabs(elem_id="em-tabs") as tabs:
-            with gr.Tab(TABS["image"], id="image") as first:
-                image.ImageTab(offered, model)
-            with gr.Tab(TABS["models"], id="models") as second:
-                models.tab(offered)
+            for tab in TABS:
+                with gr.Tab(tab.title, id=tab.id) as opened:
+                    own = tab.build(offered, model)
+                chooser = model if tab.face else own
+                opened.select(None, chooser, js=IN_URL.format(tab=tab.id, face="true" if tab.face else "false"))
+                choosers += [own] if own else []
         gr.HTML(f'<p class="em-footer">{theme.PRIVACY}</p>')
-        image.endpoint(offered)
-        for name, tab in zip(TABS, (first, second)):
-            tab.select(None, js=IN_URL.format("tab", f"'{name}'"))
-        model.change(None, model, js=IN_URL.format("model", "v"))
-
-        def from_url(request: gr.Request) -> tuple[Any, Any]:
-            """Open the tab and model that the address names, where they exist."""
-            wanted = request.query_params
-            tab, name = wanted.get("tab"), wanted.get("model")
-            return (
-                gr.Tabs(selected=tab) if tab in TABS else gr.skip(),
-                gr.Dropdown(value=name) if name in offered.names else gr.skip(),
-            )
-
-        opened = page.load(from_url, None, [tabs, model], queue=False, show_progress="hidden", api_visibility="private")
-        opened.then(None, js=READY)
+        for chooser in choosers:
+            chooser.input(None, chooser, js=IN_URL.format(tab="", face="false"))
+        _follow_address(page, tabs, choosers)
     return page
+
+
+def _follow_address(page: gr.Blocks, tabs: gr.Tabs, choosers: list[gr.Dropdown]) -> None:
+    """Open the tab and model that the address names, where they exist."""
+
+    def from_url(request: gr.Request) -> list[Any]:
+        tab, name = request.query_params.get("tab"), request.query_params.get("model")
+        names = [[value for _, value in chooser.choices] for chooser in choosers]
+        return [
+            gr.Tabs(selected=tab) if tab in [t.id for t in TABS] else gr.skip(),
+            *(gr.Dropdown(value=name) if name in known else gr.skip() for known in names),
+        ]
+
+    read = page.load(from_url, None, [tabs, *choosers], queue=False, show_progress="hidden", api_visibility="private")
+    read.then(None, js=READY)
 
 
 def launch(
@@ -82,7 +110,7 @@ def launch(
         prevent_thread_lock=True,
         quiet=True,
         share=False,
-        allowed_paths=[str(image.EXAMPLES)],
+        allowed_paths=[str(EXAMPLES)],
         run_history=False,
         show_error=True,
         max_file_size=MAX_UPLOAD,

@@ -1,14 +1,15 @@
-"""What several tabs share: the models of this page, the picture input, messages and downloads."""
+"""What several tabs share: the models of this page, file inputs, examples, messages and downloads."""
 
 from __future__ import annotations
 
 import base64
+import importlib
 import io
 import threading
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import gradio as gr
 import numpy as np
@@ -18,9 +19,19 @@ from PIL import Image
 
 from emotion import hub, registry
 from emotion.errors import UserError
-from emotion.predict import FacePredictor
+from emotion.media import read_image
 
 WORKING_SIDE = 1600  # pixels, longer side of the picture that a session keeps and looks at
+EXAMPLES = Path(__file__).parent / "examples"
+CHOOSE_EXAMPLE = (
+    "element.addEventListener('click', e => { const b = e.target.closest('button[data-file]');"
+    "if (b) trigger('click', { file: b.dataset.file }); })"
+)
+# What a model reads, by the type of its config's `input` -> the class that runs such models.
+PREDICTORS = {
+    "FaceInput": "emotion.predict:FacePredictor",
+    "SceneInput": "emotion.scenes:ScenePredictor",
+}
 
 
 class Models:
@@ -34,32 +45,62 @@ class Models:
         for name, entry in registry.entries().items():
             if entry.bundled and (entry.folder / hub.CONFIG).is_file():
                 self.places.setdefault(name, name)
-        if not self.places:
+        self._reads = {name: _reads(hub.find(place)) for name, place in self.places.items()}
+        if not self.names():
             raise UserError("there is no model to show; give a checkpoint folder with --model FOLDER")
-        self._loaded: dict[str, FacePredictor] = {}
+        self._loaded: dict[str, Any] = {}
         self._lock = threading.Lock()
 
-    @property
-    def names(self) -> list[str]:
-        """What can be chosen; the first is the default."""
-        return list(self.places)
+    def names(self, reads: str = "FaceInput") -> list[str]:
+        """The models that read such an input (a key of `PREDICTORS`), to choose from; the first is the default."""
+        return [name for name in self.places if self._reads[name] == reads]
 
     def is_loaded(self, name: str) -> bool:
         """Whether `predictor` answers at once."""
         return name in self._loaded
 
-    def predictor(self, name: str) -> FacePredictor:
-        """The predictor with this model.
+    def predictor(self, name: str, reads: str = "FaceInput") -> Any:
+        """What runs this model, an object of the class that `PREDICTORS` names.
 
         Raises:
             UserError: no such model here, or its checkpoint is damaged.
         """
-        if name not in self.places:
-            raise UserError(f"this page has no model {name!r}; it has: {', '.join(self.names)}")
+        if name not in self.names(reads):
+            raise UserError(f"this page has no model {name!r}; it has: {', '.join(self.names(reads)) or 'none'}")
         with self._lock:
             if name not in self._loaded:
-                self._loaded[name] = FacePredictor(hub.load(self.places[name]))
+                module, cls = PREDICTORS[reads].split(":")
+                self._loaded[name] = getattr(importlib.import_module(module), cls)(hub.load(self.places[name]))
             return self._loaded[name]
+
+
+def _reads(folder: Path) -> str:
+    """The type of a checkpoint's input, by name."""
+    return get_type_hints(hub.model_class(hub.read_config(folder)["method"]).Config).get("input", object).__name__
+
+
+def example_gallery(rows: Sequence[tuple[str, str, str, str]], **options: Any) -> gr.HTML:
+    """Buttons that run an example; its `click` event carries the name as `event.file`.
+
+    Args:
+        rows: file in `EXAMPLES`, caption, what is to be seen, licence. The picture is the file, or for other media a
+            JPEG picture beside it with ".jpg" appended.
+        options: of `gr.HTML`.
+    """
+    buttons = []
+    for file, caption, alt, licence in rows:
+        poster = EXAMPLES / f"{file}.jpg"
+        picture = data_uri(reduced(read_image(poster if poster.is_file() else EXAMPLES / file), 240))
+        text = f'<img src="{picture}" alt="{escape(alt)}">{escape(caption)}<small>{escape(licence)}</small>'
+        buttons.append(f'<button type="button" data-file="{file}">{text}</button>')
+    body = f'<p class="em-text">Or try an example:</p><div class="em-examples">{"".join(buttons)}</div>'
+    return gr.HTML(body, js_on_load=CHOOSE_EXAMPLE, elem_classes="em-gallery", **options)
+
+
+def example(rows: Sequence[tuple[str, str, str, str]], event: gr.EventData) -> str:
+    """Path of the example that was clicked; only names in `rows` are understood."""
+    names = [row[0] for row in rows]
+    return str(EXAMPLES / names[names.index(event.file)])
 
 
 def picture_input(**options: Any) -> gr.Image:

@@ -86,14 +86,15 @@ CSS = """
 #em-header > :first-child { flex: 1 1 auto; }
 #em-header > :last-child { flex: 0 1 300px; min-width: 0 !important; border: 0; background: none; }
 #em-model { border: 0; padding: 0; }
-#em-columns { gap: 32px; }
+.em-no-model #em-model { visibility: hidden; }
+.em-columns { gap: 32px; }
 .gradio-container .html-container { padding: 0; }
 .gradio-container footer :is(img, .divider) { display: none; }
-#em-stage { position: sticky; top: 12px; align-self: flex-start; }
+.em-stage { position: sticky; top: 12px; align-self: flex-start; }
 #em-hero img { cursor: pointer; }
 #em-hero, #em-picture { background: var(--background-fill-secondary); }
-#em-actions { gap: 8px; }
-#em-actions > * { flex: 0 0 auto; min-width: 0; width: auto; padding: 6px 12px; font-size: 14px; font-weight: 500;
+.em-actions { gap: 8px; }
+.em-actions > * { flex: 0 0 auto; min-width: 0; width: auto; padding: 6px 12px; font-size: 14px; font-weight: 500;
   background: var(--button-secondary-background-fill); }
 
 .em-heading { font-size: 16px; font-weight: 600; margin: 0 0 8px; }
@@ -168,7 +169,7 @@ CSS = """
 .em-examples button:hover img { border-color: var(--em-accent); }
 .em-examples small { display: block; font-size: 14px; color: var(--body-text-color-subdued); }
 
-#em-readout .form, #em-faces { border: 0; padding: 0; background: none; }
+.em-readout .form, #em-faces { border: 0; padding: 0; background: none; }
 #em-faces .wrap { gap: 6px; max-height: 148px; overflow-y: auto; padding: 3px; }
 #em-faces label { padding: 3px 10px; font-size: 14px; box-shadow: none; }
 #em-faces label span { margin: 0; } #em-faces input { position: absolute; opacity: 0; pointer-events: none; }
@@ -189,14 +190,14 @@ CSS = """
 .em-footer { color: var(--body-text-color-subdued); max-width: 76ch; margin-top: 24px; }
 
 @media (max-width: 760px) {
-  #em-columns { flex-direction: column; flex-wrap: nowrap; }
-  #em-stage { display: contents; }
-  #em-examples { order: 1; }
+  .em-columns { flex-direction: column; flex-wrap: nowrap; }
+  .em-stage { display: contents; }
+  .em-gallery { order: 1; }
   .em-examples { grid-template-columns: repeat(3, minmax(0, 1fr)); }
   #em-picture { height: 300px !important; }
   #em-header { flex-direction: column; align-items: stretch; gap: 10px; }
   #em-header > :last-child { flex: none; }
-  #em-columns { gap: 20px; }
+  .em-columns { gap: 20px; }
   .em-pair { grid-template-columns: 1fr; }
 }
 """
