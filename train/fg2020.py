@@ -41,12 +41,14 @@ class Phase:
         epochs: how many; an epoch ends with the shortest task.
         lr: learning rate of everything that learns.
         schedule: learning-rate factor (the authors' rate stays constant).
+        evaluate_every: epochs between validations.
     """
 
     member: int = 0
     epochs: int = 8
     lr: float = 1e-4
     schedule: Schedule = field(default_factory=Schedule)
+    evaluate_every: int = 1
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,10 @@ class Options:
 
 
 class FG2020Trainee:
-    """A network or ensemble in training, one member per stage; with a teacher its members are students."""
+    """A network or ensemble in training, one member per stage; with a teacher its members are students.
+
+    `precision` is that of the teacher's forward passes, see `train.loop.Settings`.
+    """
 
     def __init__(
         self,
@@ -84,8 +89,9 @@ class FG2020Trainee:
         phases: list[Phase],
         options: Options,
         teacher: FG2020 | None = None,
+        precision: str = "no",
     ) -> None:
-        self.model, self.phases, self.options = model, phases, options
+        self.model, self.phases, self.options, self.precision = model, phases, options, precision
         self.teacher = teacher.eval().requires_grad_(False) if teacher else None
         self.parts, length = train, model.config.frames
         self.train = Units(train, model.config.input, model.labels, length, overlap=True, crops=options.crops)
@@ -103,6 +109,7 @@ class FG2020Trainee:
                 epochs=phase.epochs,
                 groups=[(phase.lr, [p for module in self._learning(phase) for p in module.parameters()])],
                 schedule=phase.schedule,
+                evaluate_every=phase.evaluate_every,
                 setting=phase,
             )
             for phase in self.phases
@@ -161,7 +168,8 @@ class FG2020Trainee:
     def _batch_loss(self, logits: dict[str, Tensor], images: Tensor, y: dict[str, Tensor]) -> Tensor:
         if self.teacher is None:
             return losses.teacher_loss(logits, y, self.options.weights)
-        with torch.no_grad():
+        dtype = torch.float16 if self.precision == "fp16" else torch.bfloat16
+        with torch.no_grad(), torch.autocast(images.device.type, dtype, enabled=self.precision != "no"):
             soft = {t: z.mean(0) for t, z in self.teacher.to(images.device)(images).items() if t in logits}
         return sum(losses.student_losses(logits, soft, y, self.options.weights).values())
 
@@ -250,6 +258,7 @@ def build(recipe: Recipe, folders: dict[str, Path], init: str | None) -> FG2020T
         phases=phases,
         options=options,
         teacher=checkpoints[0] if distill else None,
+        precision=recipe.settings.precision,
     )
 
 
