@@ -33,7 +33,7 @@ DEFAULT_RATE = 25.0  # frames per second of a stream that does not tell
 # Encoders of annotated films with their options; the first that this build of FFmpeg has is used. The first three give
 # films that browsers play (H.264, VP9); the last needs a player such as VLC.
 ENCODERS: dict[str, dict[str, str]] = {
-    "libx264": {"preset": "veryfast", "crf": "21"},
+    "libx264": {"preset": "veryfast", "crf": "21", "bf": "0"},  # B frames make FFmpeg's header lie at irregular times
     "libopenh264": {"b": "4M"},
     "libvpx-vp9": {"deadline": "realtime", "cpu-used": "6", "crf": "32", "b": "0"},
     "mpeg4": {"b": "4M"},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import av
@@ -11,6 +11,7 @@ import pytest
 
 from emotion import sampling, video
 from emotion.errors import UserError
+from tests import films
 
 MEDIA = Path(__file__).parent / "media"
 TALK = MEDIA / "talk_man_1.mp4"
@@ -19,17 +20,6 @@ TALK = MEDIA / "talk_man_1.mp4"
 @pytest.fixture(scope="module")
 def talk() -> list[tuple[float, np.ndarray]]:
     return list(video.decode(TALK))
-
-
-def turned(path: Path, quarters: int) -> Path:
-    """The talk with a display matrix that turns it clockwise by quarters, as phones write it."""
-    a, b, c, d = {1: (0, 1, -1, 0), 2: (-1, 0, 0, -1), 3: (0, -1, 1, 0)}[quarters]
-    data = bytearray(TALK.read_bytes())
-    at = data.index(b"tkhd") + 4 + 4 + 4 * 5 + 16  # version and flags, times and ids, layer and volume
-    rows = (a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30)
-    data[at : at + 36] = struct.pack(">9i", *rows)
-    path.write_bytes(data)
-    return path
 
 
 def test_every_frame_at_its_time(talk: list[tuple[float, np.ndarray]]) -> None:
@@ -42,7 +32,7 @@ def test_every_frame_at_its_time(talk: list[tuple[float, np.ndarray]]) -> None:
 
 @pytest.mark.parametrize("quarters", [1, 2, 3])
 def test_pictures_are_upright(quarters: int, talk: list[tuple[float, np.ndarray]], tmp_path: Path) -> None:
-    _, picture = next(video.decode(turned(tmp_path / "turned.mp4", quarters)))
+    _, picture = next(video.decode(films.turned(tmp_path / "turned.mp4", quarters)))
     np.testing.assert_array_equal(picture, np.rot90(talk[0][1], -quarters))
 
 
@@ -100,11 +90,34 @@ def test_unreadable(kind: str, tmp_path: Path) -> None:
 
 
 def test_sound_alone_is_no_video(tmp_path: Path) -> None:
-    with av.open(str(tmp_path / "voice.mp4"), "w") as out, av.open(str(TALK)) as talk:
-        track = out.add_stream_from_template(talk.streams.audio[0])
-        for packet in talk.demux(talk.streams.audio[0]):
-            if packet.dts is not None:
-                packet.stream = track
-                out.mux(packet)
     with pytest.raises(UserError, match="no moving pictures, only sound"):
-        video.probe(tmp_path / "voice.mp4")
+        video.probe(films.remuxed(tmp_path / "voice.mp4", "a"))
+
+
+def test_the_clock_starts_with_the_clip(talk: list[tuple[float, np.ndarray]], tmp_path: Path) -> None:
+    path = films.remuxed(tmp_path / "broadcast.ts")
+    with av.open(str(path)) as container:
+        lag = container.streams.video[0].start_time * container.streams.video[0].time_base - container.start_time / 1e6
+        assert container.start_time > 0
+    back = list(video.decode(path))
+    np.testing.assert_allclose([s for s, _ in back], [s + float(lag) for s, _ in talk], atol=1e-4)
+    np.testing.assert_array_equal(back[-1][1], talk[-1][1])
+
+
+def test_irregular_times_are_in_the_header_too(tmp_path: Path) -> None:
+    times = [0.0, 0.1, 0.15, 0.5, 0.9]
+    path = films.silent(tmp_path / "irregular.mp4", times)
+    np.testing.assert_allclose([s for s, _ in video.decode(path)], times, atol=1e-4)
+    info = video.probe(path)
+    assert info.seconds == pytest.approx(0.94, abs=0.01) and not info.sound
+
+
+def test_covers_are_no_pictures_of_the_film(tmp_path: Path) -> None:
+    path = films.with_cover(tmp_path / "cover.mp4")
+    assert [picture.shape for _, picture in video.decode(path)] == [(288, 360, 3)] * 75
+
+
+@pytest.mark.parametrize("make", [films.damaged, films.cut_off])
+def test_what_is_whole_in_a_damaged_film_is_shown(make: Callable[[Path], Path], tmp_path: Path) -> None:
+    times = [seconds for seconds, _ in video.decode(make(tmp_path / "clip.mp4"))]
+    assert 20 < len(times) < 75 and times == sorted(times)
