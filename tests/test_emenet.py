@@ -349,5 +349,5 @@ def test_other_importers_refuse_foreign_files(tmp_path):
         importers.read("mobilefacenet", tmp_path / "fa.pth.tar")
     with tarfile.open(tmp_path / "empty.nemo", "w:gz") as archive:
         archive.add(tmp_path / "fa.pth.tar", "other.ckpt")
-    with pytest.raises(UserError, match=r"holds no model_weights\.ckpt"):
+    with pytest.raises(UserError, match=r"holds no file called model_weights\.ckpt"):
         importers.read("marblenet", tmp_path / "empty.nemo")

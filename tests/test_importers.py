@@ -170,7 +170,7 @@ def test_zip_that_points_outside_is_refused(small, member, tmp_path):
 
 
 def test_zip_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
-    monkeypatch.setattr("emotion.importers.esr.ZIP_LIMIT", 10_000)
+    monkeypatch.setattr("emotion.importers.files.LIMIT", 10_000)
     with zipfile.ZipFile(tmp_path / "weights.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(BASE, bytes(20_000))
     monkeypatch.setattr(zipfile.ZipFile, "read", lambda *_: pytest.fail("unpacked"))

@@ -1,4 +1,4 @@
-"""From the originals' checkpoint files to ours. The only place that reads pickles, and never executes one.
+"""From the originals' checkpoint files to ours. Pickles are read here only (in `files`), and never executed.
 
 Every method has one file here with `read(source, **options) -> Imported`.
 """
@@ -6,12 +6,10 @@ Every method has one file here with `read(source, **options) -> Imported`.
 from __future__ import annotations
 
 import importlib
-import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-import numpy as np
 import torch
 import yaml
 from torch import Tensor
@@ -20,12 +18,6 @@ from emotion import hub, publishing
 from emotion.errors import UserError
 
 METHODS = ("esr", "fg2020", "avfusion", "efficientface", "benet", "emenet", "mobilefacenet", "marblenet")
-# Plain numbers of numpy, which learning rates in older training files are; under the names of numpy 1 and 2.
-NUMPY_SCALARS = [
-    *((np.float64(0).__reduce__()[0], f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
-    np.dtype,
-    type(np.dtype("float64")),
-]
 
 
 @dataclass
@@ -99,31 +91,3 @@ def model_card(method: str, imported: Imported) -> str:
         publishing.LIMITS,
     ]
     return "\n".join(lines) + "\n"
-
-
-def load_pickle(file: str | Path | BinaryIO, where: str | Path = "") -> Any:
-    """The content of a PyTorch file (zip or legacy format), tensors only; code in it is refused, never run.
-
-    Args:
-        file: path or open binary file.
-        where: what messages call the file (default: its path).
-
-    Raises:
-        UserError: truncated, not a PyTorch file, or it wants to run code.
-    """
-    where = where or file
-    try:
-        with torch.serialization.safe_globals(NUMPY_SCALARS):
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{where} is refused: it is no complete PyTorch file of plain tensors, or it holds code that would run "
-            "when opened. Get the file from its original source, or save the state dict alone."
-        ) from error
-    except (OSError, RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError) as error:
-        raise UserError(f"cannot read {where}: {type(error).__name__}; is the file complete?") from error
-
-
-def strip_prefix(tensors: dict[str, Tensor], prefix: str = "module.") -> dict[str, Tensor]:
-    """The same tensors without a prefix that all (DataParallel) or some names carry."""
-    return {k.removeprefix(prefix): v for k, v in tensors.items()}

@@ -8,7 +8,8 @@ from emotion import hub
 from emotion import labels as vocab
 from emotion.errors import UserError
 from emotion.importers import Imported
-from emotion.importers.efficientface import BACKBONE, rename, tensors_of
+from emotion.importers.efficientface import BACKBONE, rename
+from emotion.importers.files import choose, state_dict, without_counters
 from emotion.models.avfusion import AVFusionConfig
 from emotion.models.base import AudioInput, ClipInput, FaceInput
 
@@ -34,7 +35,7 @@ def read(
     """Read a fusion checkpoint; which fusion it is follows from its tensors.
 
     Args:
-        source: the file.
+        source: the file, or a folder or archive with one such file.
         heads: attention heads it was trained with; the weights do not tell.
         frames: pictures per clip it was trained with.
         labels: its classes, in order.
@@ -43,7 +44,7 @@ def read(
     Raises:
         UserError: unreadable, of another method, or with another number of classes.
     """
-    state = tensors_of(source)
+    state = without_counters(state_dict(*choose(source, "*_best*.pth", "*.pth")))
     fusion = next((fusion for mark, fusion in MARKS.items() if mark in state), None)
     if fusion is None or "classifier_1.0.weight" not in state:
         raise UserError(f"{source} is no audiovisual fusion checkpoint: it has no attention between modalities")

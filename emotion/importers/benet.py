@@ -10,15 +10,16 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from emotion import hub, labels
 from emotion.errors import UserError
-from emotion.importers import Imported, load_pickle
+from emotion.importers import Imported
+from emotion.importers.files import choose, state_dict, without_counters
 from emotion.models.benet import CONFIGURATIONS, HEADS, BENetConfig
 
+FILES = ("model_best.pth.tar", "final_state0.pth.tar", "checkpoint.pth.tar")  # the best first
 # Original name -> ours; the first pattern that matches counts.
 _RENAMES = [
     (r"(hm|hw|bu)_final_layers\.0\.([012])\.0\.", r"\1.low.\2."),
@@ -56,24 +57,22 @@ def rename(name: str) -> str:
 
 
 def read(source: Path, configuration: str | None = None, name: str | None = None) -> Imported:
-    """A BENet checkpoint, or the folder that holds its `model_best.pth.tar`.
+    """A BENet checkpoint, or the folder or archive that holds its `model_best.pth.tar`.
 
     Args:
-        source: file or folder.
+        source: file, folder or archive.
         configuration: key of `models.benet.CONFIGURATIONS`, where the file does not show which heads were trained.
         name: the new checkpoint's name, `arch.tag`.
 
     Raises:
         UserError: not a BENet checkpoint, or an unknown configuration.
     """
-    if source.is_dir():
-        source = _best(source)
-    original = _state_dict(source)
+    original = state_dict(*choose(source, *FILES))
     if "classifier.2.weight" not in original:
         hint = " It looks like an HRNet backbone: train with --backbone instead." if "conv1.weight" in original else ""
         raise UserError(f"{source} is no BENet checkpoint (it lacks classifier.2.weight).{hint}")
     config = _config(original, configuration)
-    ours = {rename(k): v for k, v in original.items()}
+    ours = {rename(k): v for k, v in without_counters(original).items()}
     unused = {"det": ("heatmap.", "size."), "bg": ("bg.", "extra.bg."), "pc": ("pc.", "extra.pc.")}
     unused["fusion"] = ("fusion.", "extra.fusion.")
     prefixes = tuple(p for head, ps in unused.items() if head not in config.heads for p in ps)
@@ -100,22 +99,6 @@ def _variant(config: BENetConfig) -> str:
 
 def _any(tensors: dict[str, Tensor], prefix: str) -> bool:
     return any(k.startswith(prefix) for k in tensors)
-
-
-def _best(folder: Path) -> Path:
-    for name in ("model_best.pth.tar", "final_state0.pth.tar", "checkpoint.pth.tar"):
-        if (folder / name).is_file():
-            return folder / name
-    raise UserError(f"{folder} holds no model_best.pth.tar, final_state0.pth.tar or checkpoint.pth.tar")
-
-
-def _state_dict(source: Path) -> dict[str, Tensor]:
-    content: Any = load_pickle(source)
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
-    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
-        raise UserError(f"{source} holds no state dict")
-    return {k.removeprefix("module."): v for k, v in content.items()}
 
 
 def _config(original: dict[str, Tensor], configuration: str | None) -> BENetConfig:
@@ -156,7 +139,7 @@ def backbone(source: str | Path, wanted: dict[str, Tensor]) -> tuple[dict[str, T
     source = Path(source)
     taken: dict[str, Tensor] = {}
     dropped: dict[str, str] = {}
-    for name, value in _state_dict(source).items():
+    for name, value in state_dict(source).items():
         ours = rename(re.sub(r"^\d+\.", "", name))
         if not ours.startswith("backbone.") or ours not in wanted:
             dropped[name] = "BENet has no such layer"

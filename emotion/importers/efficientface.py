@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from torch import Tensor
-
 from emotion import hub
 from emotion.errors import UserError
-from emotion.importers import Imported, load_pickle, strip_prefix
+from emotion.importers import Imported
+from emotion.importers.files import choose, state_dict, without_counters
 from emotion.models.efficientface import EfficientFaceConfig
 
 _MODULATOR = {
@@ -48,19 +47,6 @@ def rename(name: str, prefixes: dict[str, str]) -> str:
     return name
 
 
-def tensors_of(source: Path) -> dict[str, Tensor]:
-    """The state dict in an original training file, without the prefix of multi-GPU runs.
-
-    Raises:
-        UserError: unreadable, or no "state_dict" inside.
-    """
-    document = load_pickle(source)
-    state = document.get("state_dict") if isinstance(document, dict) else None
-    if not isinstance(state, dict) or not state:
-        raise UserError(f"{source} holds no 'state_dict'; is it a checkpoint of this method?")
-    return strip_prefix(state)
-
-
 def read(source: Path, name: str = "efficientface.affectnet7") -> Imported:
     """Read the authors' file.
 
@@ -68,7 +54,7 @@ def read(source: Path, name: str = "efficientface.affectnet7") -> Imported:
         UserError: unreadable, foreign, or with classes that are not seven expressions.
     """
     config = EfficientFaceConfig()
-    state = tensors_of(source)
+    state = without_counters(state_dict(*choose(source, "EfficientFace_Trained_on_AffectNet7*", "*.pth*")))
     classes = len(state.get("fc.weight", ()))
     if classes != len(config.labels):
         raise UserError(

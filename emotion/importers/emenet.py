@@ -6,7 +6,6 @@ The optimiser's file that the original insists on is not needed.
 
 from __future__ import annotations
 
-import io
 import re
 from dataclasses import replace
 from fnmatch import fnmatch
@@ -17,7 +16,7 @@ from torch import Tensor
 from emotion import hub
 from emotion.errors import UserError
 from emotion.importers import Imported, marblenet, mobilefacenet
-from emotion.importers.archives import find_files, tensors_of
+from emotion.importers.files import find_files, is_container, open_file, state_dict, without_counters
 from emotion.models import marblenet as ear
 from emotion.models import mobilefacenet as eye
 from emotion.models.emenet import EMENetConfig, emenet_v, emenet_va
@@ -53,12 +52,12 @@ def read(
     Raises:
         UserError: nothing suitable there, members that differ, or files that are no EMENet.
     """
-    source = Path(source)
     chosen = choose(source, members, epoch)
     dropped: dict[str, str] = {}
     configs, networks, notes = [], [], []
     for label, file in chosen.items():
-        state, remarks = without_front_end(tensors_of(file, f"{source}: {label}"))
+        opened = source if file is None else open_file(source, file)
+        state, remarks = without_front_end(without_counters(state_dict(opened, f"{source}: {label}")))
         config, tensors = member(state, f"{source}: {label}", dropped)
         configs.append(config)
         networks.append(tensors)
@@ -79,18 +78,18 @@ def read(
     return Imported(config, tensors, card, dropped, [*_notes(config, list(chosen)), *notes])
 
 
-def choose(source: Path, members: str, epoch: int | None) -> dict[str, Path | io.BytesIO]:
-    """The file of every member by the member's name, in natural order.
+def choose(source: Path, members: str, epoch: int | None) -> dict[str, PurePosixPath | None]:
+    """The file of every member by the member's name, in natural order; None for `source` itself.
 
     Raises:
         UserError: none, or not the epoch asked for.
     """
-    if source.is_file() and not _is_archive(source):
-        return {_member_name(PurePosixPath(source.name)): source}
-    groups: dict[str, dict[int, Path | io.BytesIO]] = {}
-    for path, file in find_files(source, "net_epoch_*.pth").items():
+    if not is_container(source):
+        return {_member_name(PurePosixPath(source.name)): None}
+    groups: dict[str, dict[int, PurePosixPath]] = {}
+    for path in find_files(source, "net_epoch_*.pth"):
         if match := FILE.fullmatch(path.name):
-            groups.setdefault(_member_name(path), {})[int(match[1])] = file
+            groups.setdefault(_member_name(path), {})[int(match[1])] = path
     groups = {k: v for k, v in groups.items() if fnmatch(k, members)}
     if not groups:
         raise UserError(f"{source} holds no net_epoch_<E>_<name>.pth of a member called {members}")
@@ -207,10 +206,6 @@ def _member_name(path: PurePosixPath) -> str:
     """The member that a file belongs to: its folder, or what its name says."""
     match = FILE.fullmatch(path.name)
     return path.parent.name or (match[2] if match else path.stem)
-
-
-def _is_archive(source: Path) -> bool:
-    return source.name.endswith((".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2"))
 
 
 def _notes(config: EMENetConfig, labels: list[str]) -> list[str]:

@@ -5,39 +5,35 @@ Each is a plain state dict. They do not say which variant they are: shapes and t
 
 from __future__ import annotations
 
-import io
 import re
-import zipfile
-import zlib
 from dataclasses import replace
 from pathlib import Path, PurePath, PurePosixPath
 
-import torch
 from torch import Tensor
 
 from emotion import hub, registry
 from emotion.errors import UserError
-from emotion.importers import Imported, load_pickle, strip_prefix
+from emotion.importers import Imported
+from emotion.importers.files import find_files, open_file, state_dict, without_counters
 from emotion.models import esr
 
 BASE = "Net-Base-Shared_Representations.pt"
 BRANCH = re.compile(r"Net-Branch_([1-9]\d*)\.pt")
-ZIP_LIMIT = 2**30  # bytes of all wanted members together; the published ESR-9 has 81 MB
 LICENCE = "no commercial use (terms of the original's published weights)"
 
 # Original tensor name without its trailing parameter -> ours; {} is the block's index from 0.
 _BLOCK = re.compile(r"(conv|bn)([1-9]\d*)\.(weight|bias|running_mean|running_var)")
 _HEADS = {"fc": "fc", "fc_dimensional": "affect"}
 
-Files = dict[str, "Path | io.BytesIO"]
+Files = dict[str, PurePosixPath]
 
 
 def read(source: Path, batchnorm: str = "running", stage: int | None = None, name: str = "") -> Imported:
     """Read a set of split files.
 
     Args:
-        source: the folder with the files, a folder of such folders named by number (training output), a zip of
-            either, or one of the files.
+        source: the folder with the files, a folder of such folders named by number (training output), an archive
+            of either, or one of the files.
         batchnorm: "running" (every layer in evaluation mode) or "batch" (branches normalise with the statistics of
             the current batch, as the original does when it predicts).
         stage: which numbered folder to take (default: the highest).
@@ -46,9 +42,10 @@ def read(source: Path, batchnorm: str = "running", stage: int | None = None, nam
     Raises:
         UserError: files missing, unreadable, of different kinds, or of no known variant.
     """
-    source = Path(source)
+    if source.is_file() and (source.name == BASE or BRANCH.fullmatch(source.name)):
+        source = source.parent
     files = _choose(_find(source), source, stage)
-    parts = {n: _tensors(file, file if isinstance(file, Path) else source / n) for n, file in files.items()}
+    parts = {n: without_counters(state_dict(open_file(source, path), source / path)) for n, path in files.items()}
     base = parts[BASE]
     branches = [parts[f"Net-Branch_{number}.pt"] for number in range(1, len(parts))]
     _check_equal(branches, source)
@@ -72,39 +69,13 @@ def read(source: Path, batchnorm: str = "running", stage: int | None = None, nam
 
 def _find(source: Path) -> dict[PurePath, Files]:
     """All split files at `source`, by the folder they lie in (relative to `source`)."""
-    if source.is_file() and (source.name == BASE or BRANCH.fullmatch(source.name)):
-        source = source.parent
-    if source.is_dir():
-        found = {p.relative_to(source): p for pattern in ("*.pt", "*/*.pt") for p in source.glob(pattern)}
-    elif zipfile.is_zipfile(source):
-        found = _read_zip(source)
-    else:
-        raise UserError(f"{source} is neither a folder with {BASE} and Net-Branch_N.pt nor a zip of one")
     groups: dict[PurePath, Files] = {}
-    for path, file in found.items():
+    for path in find_files(source, "*.pt"):
         if path.name == BASE or BRANCH.fullmatch(path.name):
-            groups.setdefault(path.parent, {})[path.name] = file
+            groups.setdefault(path.parent, {})[path.name] = path
     if not groups:
         raise UserError(f"{source} holds no {BASE} and no Net-Branch_N.pt")
     return groups
-
-
-def _read_zip(source: Path) -> dict[PurePath, io.BytesIO]:
-    """The split files of a zip, in memory: nothing is written, so no member's path can lead anywhere."""
-    found: dict[PurePath, io.BytesIO] = {}
-    try:
-        with zipfile.ZipFile(source) as archive:
-            members = [m for m in archive.infolist() if PurePosixPath(m.filename).suffix == ".pt"]
-            if sum(m.file_size for m in members) > ZIP_LIMIT:
-                raise UserError(f"{source} unpacks to more than {ZIP_LIMIT >> 20} MiB; give the folder instead")
-            for member in members:
-                path = PurePosixPath(member.filename)
-                if path.is_absolute() or ".." in path.parts or "\\" in member.filename:
-                    raise UserError(f"{source} is refused: its member {member.filename!r} points out of the archive")
-                found[path] = io.BytesIO(archive.read(member))
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, NotImplementedError) as error:
-        raise UserError(f"cannot read {source}: {error}; is the archive complete?") from error
-    return found
 
 
 def _choose(groups: dict[PurePath, Files], source: Path, stage: int | None) -> Files:
@@ -125,18 +96,6 @@ def _choose(groups: dict[PurePath, Files], source: Path, stage: int | None) -> F
     if missing:
         raise UserError(f"{source / folder} lacks {', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}")
     return files
-
-
-def _tensors(file: Path | io.BytesIO, where: Path) -> dict[str, Tensor]:
-    """The float32 tensors of one file, without counters and DataParallel's prefix."""
-    content = load_pickle(file, where)
-    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
-        raise UserError(f"{where} holds no state dict (tensors by name); is it a file of this method?")
-    tensors = {k: v for k, v in strip_prefix(content).items() if not k.endswith("num_batches_tracked")}
-    for name, value in tensors.items():
-        if not torch.isfinite(value).all():
-            raise UserError(f"{where} is damaged: {name} holds values that are not finite")
-    return {k: v.float() for k, v in tensors.items()}
 
 
 def _check_equal(branches: list[dict[str, Tensor]], source: Path) -> None:

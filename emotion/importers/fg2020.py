@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import tarfile
-import tempfile
-import zipfile
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
 
 import torch
 from torch import Tensor
 
 from emotion import hub
 from emotion.errors import UserError
-from emotion.importers import Imported, load_pickle, strip_prefix
+from emotion.importers import Imported
+from emotion.importers.files import find_files, is_container, open_file, state_dict, without_counters
 from emotion.models.fg2020 import STUDENTS, TASKS, THRESHOLDS, FG2020Config, fg2020
 
 LICENCE = "no licence text with the released weights"
@@ -76,11 +74,13 @@ def read(
     Raises:
         UserError: no such files, more than one candidate, or names and shapes that do not fit.
     """
-    with tempfile.TemporaryDirectory() as scratch:
-        files = find_members(unpack(source, Path(scratch)), model, members, frames)
-        states = {name: strip_prefix(load_state(path)) for name, path in files.items()}
     if crop not in ("five_point", "openface"):
         raise UserError(f"crop must be five_point or openface, not {crop!r}")
+    files = find_members(source, model, members, frames)
+    states = {
+        name: without_counters(state_dict(source if path is None else open_file(source, path), f"{source}: {name}"))
+        for name, path in files.items()
+    }
     first = next(iter(states.values()))
     temporal = any(".GRU_layer." in k for k in first)
     if (model == "rnn" and not temporal) or (model == "cnn" and temporal):
@@ -129,8 +129,6 @@ def rename_member(
     """
     out, unknown = {}, []
     for name, value in state.items():
-        if name.endswith("num_batches_tracked"):
-            continue
         short = name.removeprefix("backbone.") if config.frames else name
         if config.frames and short == name:
             new = _temporal_name(name)
@@ -158,11 +156,11 @@ def backbone_tensors(source: Path) -> tuple[str, dict[str, Tensor]]:
     Raises:
         UserError: unreadable or another network.
     """
-    state = strip_prefix(load_state(source))
+    state = without_counters(state_dict(source))
     variant = backbone_of(state, source)
     out = {}
     for name, value in state.items():
-        if name in SOURCE_CLASSIFIERS or name.endswith("num_batches_tracked"):
+        if name in SOURCE_CLASSIFIERS:
             continue
         new = _backbone_name(name, variant)
         if new is None:
@@ -183,43 +181,8 @@ def backbone_of(state: dict[str, Tensor], source: Path) -> str:
     raise UserError(f"{source} is no FG-2020 network: it has neither the FER+ nor the SFEW face layers")
 
 
-def load_state(path: Path) -> dict[str, Tensor]:
-    """The state dict in a file: bare, or under "state_dict".
-
-    Raises:
-        UserError: anything else.
-    """
-    state = load_pickle(path)
-    state = state.get("state_dict", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
-        raise UserError(f"{path} holds no state dict (a mapping of names to tensors)")
-    return state
-
-
-def unpack(source: Path, scratch: Path) -> Path:
-    """`source` itself, or the folder its archive was unpacked into (a .pth file is no archive).
-
-    Raises:
-        UserError: a damaged archive, or one that writes outside its folder.
-    """
-    if source.is_dir() or source.suffix == ".pth":
-        return source
-    try:
-        if tarfile.is_tarfile(source):  # before zip: a tar of .pth files, zips themselves, also passes as a zip
-            with tarfile.open(source) as archive:
-                archive.extractall(scratch, filter="data")
-        elif zipfile.is_zipfile(source):
-            with zipfile.ZipFile(source) as archive:
-                archive.extractall(scratch)  # zipfile keeps members inside the folder
-        else:
-            raise UserError(f"{source} is neither a .pth file nor a folder, .zip or .tar archive of them")
-    except (OSError, zipfile.BadZipFile, tarfile.TarError) as error:
-        raise UserError(f"cannot unpack {source}: {error}") from error
-    return scratch
-
-
-def find_members(source: Path, model: str, members: str, frames: int) -> dict[str, Path]:
-    """The files of the wanted members, by member name.
+def find_members(source: Path, model: str, members: str, frames: int) -> dict[str, PurePosixPath | None]:
+    """The files of the wanted members below `source`, by member name; None for `source` itself.
 
     Raises:
         UserError: unknown choice, none found, or several files for one member.
@@ -229,13 +192,14 @@ def find_members(source: Path, model: str, members: str, frames: int) -> dict[st
     wanted = {"students": STUDENTS, "teacher": ("teacher",)}.get(members, (members,))
     if not set(wanted) <= {"teacher", *STUDENTS}:
         raise UserError(f"members must be students, teacher or {STUDENTS[0]} ... {STUDENTS[-1]}, not {members!r}")
-    if source.is_file():
-        return {member_of(source) or (wanted[0] if len(wanted) == 1 else "teacher"): source}
-    folder = _folder(source, model, frames)
-    found: dict[str, list[Path]] = {name: [] for name in wanted}
-    for path in sorted(p for p in folder.iterdir() if p.suffix == ".pth" and not p.name.startswith("opt_")):
+    if not is_container(source):
+        return {member_of(source) or (wanted[0] if len(wanted) == 1 else "teacher"): None}
+    files = [p for p in find_files(source, "*.pth") if not p.name.startswith("opt_")]
+    folder = _folder(source, files, model, frames)
+    found: dict[str, list[PurePosixPath]] = {name: [] for name in wanted}
+    for path in files:
         name = member_of(path)
-        if name in found:
+        if path.parent == folder and name in found:
             found[name].append(path)
     several = {name: paths for name, paths in found.items() if len(paths) > 1}
     if several:
@@ -244,12 +208,12 @@ def find_members(source: Path, model: str, members: str, frames: int) -> dict[st
     chosen = {name: paths[0] for name, paths in found.items() if paths}
     if not chosen:
         raise UserError(
-            f"no {members} file in {folder}; expected names like net_epoch_student_0_id_resnet50.pth or 0.pth"
+            f"no {members} file in {source / folder}; expected names like net_epoch_student_0_id_resnet50.pth or 0.pth"
         )
     return chosen
 
 
-def member_of(path: Path) -> str | None:
+def member_of(path: PurePath) -> str | None:
     """ "teacher" or "student_3" as the file's name says (a bare number is a student), or None."""
     if "teacher" in path.stem:
         return "teacher"
@@ -257,17 +221,17 @@ def member_of(path: Path) -> str | None:
     return f"student_{match[1]}" if match and f"student_{match[1]}" in STUDENTS else None
 
 
-def _folder(source: Path, model: str, frames: int) -> Path:
-    """The folder with the files: `source`, or the one below it that bears a published name."""
-    if any(p.suffix == ".pth" for p in source.iterdir()):
-        return source
+def _folder(source: Path, files: list[PurePosixPath], model: str, frames: int) -> PurePosixPath:
+    """The folder with the files: the outermost, the only one, or the one that bears a published name."""
+    folders = sorted({p.parent for p in files})
+    if PurePosixPath() in folders or len(folders) == 1:
+        return folders[0]
     kinds = ("cnn", "rnn") if model == "auto" else (model,)
     names = {name for kind in kinds for name in KINDS[kind]}
-    candidates = sorted(p for p in source.rglob("*") if p.is_dir() and p.name in names)
-    candidates += [p / f"Seq_len={frames}" for p in candidates if (p / f"Seq_len={frames}").is_dir()]
-    candidates = [p for p in candidates if any(p.glob("*.pth"))]
+    window = f"Seq_len={frames}"
+    candidates = [f for f in folders if f.name in names or (f.name == window and f.parent.name in names)]
     if len(candidates) != 1:
-        found = ", ".join(str(p.relative_to(source)) for p in candidates) or "none"
+        found = ", ".join(map(str, candidates)) or "none"
         raise UserError(f"expected one folder of networks ({', '.join(sorted(names))}) in {source}, found: {found}")
     return candidates[0]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tarfile
 from pathlib import Path
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 from emotion import hub
 from emotion.errors import UserError
 from emotion.importers import Imported
-from emotion.importers.archives import find_files, tensors_of
+from emotion.importers.files import choose, state_dict, without_counters
 from emotion.importers.mobilefacenet import rename
 from emotion.models.marblenet import BLOCKS, MFCC, MarbleNetConfig
 
@@ -61,14 +60,7 @@ def read(source: Path, name: str = "marblenet.vad") -> Imported:
     Raises:
         UserError: unreadable, incomplete, or not this network.
     """
-    source = Path(source)
-    file: object = source
-    if source.is_dir() or tarfile.is_tarfile(source):
-        found = [*find_files(source, "model_weights.ckpt").values()]
-        if len(found) != 1:
-            raise UserError(f"{source} holds no model_weights.ckpt; a .nemo file of MarbleNet does")
-        file = found[0]
-    learnt, notes = split_constants(tensors_of(file, source))
+    learnt, notes = split_constants(without_counters(state_dict(*choose(source, "model_weights.ckpt", "*.nemo"))))
     tensors = {f"backbone.{k}": v for k, v in rename(learnt, children()).items()}
     tensors |= rename(learnt, {"decoder.decoder_layers.0": "classifier"})
     if len(tensors) < len(learnt):

@@ -9,7 +9,7 @@ from torch import Tensor
 from emotion import hub
 from emotion.errors import UserError
 from emotion.importers import Imported
-from emotion.importers.archives import tensors_of
+from emotion.importers.files import choose, state_dict, without_counters
 from emotion.models.mobilefacenet import STAGES, face_alignment
 
 # Children of the original's trunk -> ours; residual stages had a container named "model".
@@ -27,13 +27,13 @@ def read(source: Path, name: str = "mobilefacenet.landmarks") -> Imported:
     """Read the file.
 
     Args:
-        source: the file; a bare state dict is understood too.
+        source: the file, or a folder or archive with it; a bare state dict is understood too.
         name: name of the checkpoint, `arch.tag`.
 
     Raises:
         UserError: unreadable, or not this network.
     """
-    original = tensors_of(Path(source), source)
+    original = without_counters(state_dict(*choose(source, "mobilefacenet_model_best*", "*.pth.tar")))
     tensors = {f"backbone.{k}": v for k, v in rename(original, CHILDREN).items()} | rename(original, HEAD)
     if len(tensors) < len(original):
         known = {*CHILDREN, *HEAD}
@@ -43,7 +43,7 @@ def read(source: Path, name: str = "mobilefacenet.landmarks") -> Imported:
         name=name,
         licence="no licence stated with the weights; research use only",
         commercial=False,
-        source=f"imported from {Path(source).name}",
+        source=f"imported from {source.name}",
     )
     notes = ["Predicts 68 landmarks as x0, y0, x1, y1, ... in fractions of the crop's sides; expects RGB in [0, 1]."]
     return Imported(config=face_alignment(), tensors=tensors, card=card, notes=notes)
