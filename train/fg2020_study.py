@@ -125,13 +125,19 @@ def run(data: Data, out: Path, seeds: int, steps: int) -> dict[str, dict[str, np
     return {arm: {t: np.stack(values) for t, values in tasks.items()} for arm, tasks in found.items()}
 
 
-def terms(values: np.ndarray, truth: np.ndarray, task: str) -> np.ndarray:
+def truth(data: Data) -> dict[str, np.ndarray]:
+    """Targets of all test faces in the order of `answers`, NaN where unlabelled: [N, 7] and [N, 2]."""
+    model = network(TASKS, seed=0)
+    return {t: y.numpy() for t, y in Units(data.test, model.config.input, model.labels).targets.items()}
+
+
+def terms(values: np.ndarray, wanted: np.ndarray, task: str) -> np.ndarray:
     """What every face adds to the sums from which `FIGURES` compute, [N, T]; zeros where it has no label."""
-    known = np.isfinite(truth).all(axis=1)
+    known = np.isfinite(wanted).all(axis=1)
     if task == "valence_arousal":
-        return np.hstack([ccc_core.terms(p, y) for p, y in zip(values.T, truth.T)])
-    k = truth.shape[1]
-    cells = np.nan_to_num(truth).argmax(axis=1) * k + values.argmax(axis=1)
+        return np.hstack([ccc_core.terms(p, y) for p, y in zip(values.T, wanted.T)])
+    k = wanted.shape[1]
+    cells = np.nan_to_num(wanted).argmax(axis=1) * k + values.argmax(axis=1)
     return np.eye(k * k)[cells] * known[:, None]
 
 
@@ -151,10 +157,10 @@ def compare(found: dict[str, dict[str, np.ndarray]], data: Data) -> dict[str, di
     """
     out = {}
     owner = np.repeat([p.dataset for p in data.test], [len(p) for p in data.test])
-    truth = Units(data.test, fg2020(BACKBONE, size=SIZE).input, network(TASKS, 0).labels).targets
+    targets = truth(data)
     for name, (task, dataset, figure) in ROWS.items():
         mine = owner == dataset
-        y, drawn, whole = truth[task].numpy()[mine], {}, {}
+        y, drawn, whole = targets[task][mine], {}, {}
         for arm in ARMS:
             values = found[arm][task][:, mine]
             for kind, networks in ((arm, values), (f"{arm}, together", values.mean(axis=0, keepdims=True))):
