@@ -261,3 +261,13 @@ def test_fake_clips(tmp_path: Path) -> None:
     root = clips.fake(tmp_path, per_class=1, size=32, frames=4)
     data = clips.load(root, "valid")
     assert len(data) == 8 and data.picture(0).visual.shape == (4, 32, 32, 3)
+
+
+def test_action_units_relative_to_the_actor(tmp_path: Path) -> None:
+    ravdess.fake(tmp_path, size=32, frames=2)
+    table = ravdess.action_units(tmp_path)[1]
+    samples = ravdess.load(tmp_path, "train", visual="action_units", relative=True)
+    values = np.stack([samples.picture(i).visual[0] for i in range(len(samples))])
+    np.testing.assert_allclose(values.mean(axis=0), 0, atol=1e-5)
+    np.testing.assert_allclose(values.std(axis=0), 1, atol=1e-5)
+    assert "relative" in samples.protocol and len(table) == 24

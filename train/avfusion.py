@@ -15,11 +15,21 @@ from torch.utils.data import DataLoader
 from emotion import hub
 from emotion.datasets import ravdess
 from emotion.errors import UserError
-from emotion.models.avfusion import CONDITIONS, AVFusion, Clips, under
+from emotion.models.avfusion import CONDITIONS, AVFusion, AVFusionConfig, Clips, under
 from emotion.models.efficientface import EfficientFace
 from eval.metrics.expression.expression_core import confusion, scores
 from train import report as figures_of
-from train.avfusion_data import DROPOUTS, Batch, BorrowedFaces, ClipData, Turn, modality_dropout, standardised
+from train.avfusion_data import (
+    DROPOUTS,
+    Batch,
+    BorrowedFaces,
+    ClipData,
+    Turn,
+    Vary,
+    mixup,
+    modality_dropout,
+    standardised,
+)
 from train.loop import Schedule, Stage
 from train.recipe import Recipe, parse, samples
 
@@ -57,8 +67,8 @@ class Options:
     Attributes:
         stages: what is trained how.
         batch: clips per batch, before modality dropout multiplies them.
-        modality_dropout: "softhard", "noise" or "none".
-        turn: augmentation of pictures.
+        modality_dropout: "softhard", "hard", "noise" or "none".
+        turn: augmentation of pictures; vary: of sound; mixup: strength of blending clips, 0 for none.
         noise: standard deviation of what is added to standardised measurements and sound features.
         smoothing: label smoothing.
         standardise: compute mean and deviation of the inputs on the training clips (the original has none).
@@ -74,6 +84,8 @@ class Options:
     batch: int = 8
     modality_dropout: str = "softhard"
     turn: Turn = field(default_factory=Turn)
+    vary: Vary = field(default_factory=Vary)
+    mixup: float = 0.0
     noise: float = 0.0
     smoothing: float = 0.0
     standardise: bool = False
@@ -87,10 +99,10 @@ class Options:
 
 
 class AVFusionTrainee:
-    """A fusion model in training."""
+    """A fusion model in training; without `valid` the last epoch is kept."""
 
     def __init__(
-        self, model: AVFusion, train: ClipData, valid: ClipData, test: ClipData | None, options: Options
+        self, model: AVFusion, train: ClipData, valid: ClipData | None, test: ClipData | None, options: Options
     ) -> None:
         self.model, self.train, self.valid, self.test, self.options = model, train, valid, test, options
 
@@ -126,9 +138,13 @@ class AVFusionTrainee:
             visual = np.stack([self.options.turn(crops) for crops in visual])
             self.model.backbone.train(any(p.requires_grad for p in self.model.backbone.parameters()))
         clips = to(self.model.inputs(features, visual), next(self.model.parameters()).device)
+        clips, classes = Clips(self.options.vary(clips.audio), clips.visual), classes.to(clips.audio.device)
         if self.options.noise:
             clips = Clips(self._disturb(clips.audio), clips.visual if visual.ndim > 3 else self._disturb(clips.visual))
-        clips, classes = modality_dropout(clips, classes.to(clips.audio.device), self.options.modality_dropout)
+        if self.options.mixup:
+            targets = F.one_hot(classes, len(self.model.config.labels)).float()
+            clips, classes = mixup(clips, targets, self.options.mixup)
+        clips, classes = modality_dropout(clips, classes, self.options.modality_dropout)
         return F.cross_entropy(model(clips)["expression"].float(), classes, label_smoothing=self.options.smoothing)
 
     def _disturb(self, x: Tensor) -> Tensor:
@@ -136,6 +152,8 @@ class AVFusionTrainee:
 
     def evaluate(self, model: nn.Module, stage: Stage) -> dict[str, float]:
         """Validation accuracy under the conditions that `select` asks for; their mean is the "score"."""
+        if self.valid is None:
+            return {"score": 0.0}
         conditions = ("both", "audio", "video") if self.options.select == "mean" else ("both",)
         accuracy = {c: top(predict(model, self.valid, c), self.valid.classes, 1) for c in conditions}
         return {"score": sum(accuracy.values()) / len(accuracy)} | {f"accuracy_{c}": a for c, a in accuracy.items()}
@@ -208,30 +226,51 @@ def build(recipe: Recipe, folders: dict[str, Path], init: str | None) -> AVFusio
     Raises:
         UserError: the recipe's fields, its data, or the checkpoint to start from do not fit.
     """
-    rest = dict(recipe.rest)
-    torch.manual_seed(recipe.settings.seed)
-    config = hub.build("avfusion", _with_names(rest.pop("model"), folders), where="model").config
-    rest["stages"] = [parse(Phase, p, f"stage {k + 1}") for k, p in enumerate(rest.get("stages", ()))]
-    rest["turn"] = parse(Turn, rest.get("turn", {}), "turn")
-    options = parse(Options, rest, "recipe")
+    config, options = plan(recipe, folders)
     parts = {role: samples(recipe, role, folders) for role in ("train", "valid", "test")}
     if not parts["train"] or not parts["valid"]:
         raise UserError("the recipe needs data for train and valid")
     data = {}
     for role, clips in parts.items():
-        faces = None
-        if clips and options.borrow is not None:
-            lenders = samples(recipe, f"faces_{role}", folders)
-            faces = BorrowedFaces(lenders, config.labels, config.input.visual, options.borrow)
+        train = role == "train"
         if clips:
-            data[role] = ClipData(clips, config.input, config.labels, faces, fixed=role != "train")
-    if options.standardise:
-        config = replace(config, input=standardised(data["train"]))
-    torch.manual_seed(recipe.settings.seed)
-    model = AVFusion(config)
+            faces = lenders(recipe, role, folders, config, options)
+            speeds = options.vary.speeds if train else (1.0,)
+            data[role] = ClipData(clips, config.input, config.labels, faces, not train, speeds)
+    model = fresh(config, options, data["train"], recipe.settings.seed, init)
+    return AVFusionTrainee(model, data["train"], data["valid"], data.get("test"), options)
+
+
+def plan(recipe: Recipe, folders: dict[str, Path]) -> tuple[AVFusionConfig, Options]:
+    """The network's config and the training options that a recipe asks for.
+
+    Raises:
+        UserError: they do not fit.
+    """
+    rest = dict(recipe.rest)
+    config = hub.build("avfusion", _with_names(rest.pop("model"), folders), where="model").config
+    rest["stages"] = [parse(Phase, p, f"stage {k + 1}") for k, p in enumerate(rest.get("stages", ()))]
+    for name, cls in (("turn", Turn), ("vary", Vary)):
+        rest[name] = parse(cls, rest.get(name, {}), name)
+    return config, parse(Options, rest, "recipe")
+
+
+def lenders(
+    recipe: Recipe, role: str, folders: dict[str, Path], config: AVFusionConfig, options: Options
+) -> BorrowedFaces | None:
+    """Who lends faces to the clips of a role; None where the recipe borrows none."""
+    if options.borrow is None:
+        return None
+    return BorrowedFaces(samples(recipe, f"faces_{role}", folders), config.labels, config.input.visual, options.borrow)
+
+
+def fresh(config: AVFusionConfig, options: Options, train: ClipData, seed: int, init: str | None) -> AVFusion:
+    """A network to be trained on `train`, from random weights or from the checkpoint `init`."""
+    torch.manual_seed(seed)
+    model = AVFusion(replace(config, input=standardised(train)) if options.standardise else config)
     if init:
         start(model, hub.load(init))
-    return AVFusionTrainee(model, data["train"], data["valid"], data.get("test"), options)
+    return model
 
 
 def _with_names(table: dict[str, Any], folders: dict[str, Path]) -> dict[str, Any]:
@@ -275,8 +314,8 @@ def report(trainee: AVFusionTrainee, recipe: Recipe, command: str) -> tuple[hub.
         table, kept = condition_table(model, data)
         lines += table
         measured |= {f"{where}/{name}": value for name, value in kept.items()}
-    lenders = recipe.data.get("faces_train", []) if trainee.options.borrow is not None else []
-    trained_on = tuple(dict.fromkeys(p.dataset for p in (*trainee.train.parts, *lenders)))
+    faces = recipe.data.get("faces_train", []) if trainee.options.borrow is not None else []
+    trained_on = tuple(dict.fromkeys(p.dataset for p in (*trainee.train.parts, *faces)))
     card = hub.Card(recipe.name, recipe.licence, recipe.commercial, trained_on, measured, "trained by this project")
     return card, figures_of.card_text(card, recipe, model, command, lines, LIMITS, "clip")
 

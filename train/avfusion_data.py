@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +23,7 @@ from emotion.models.avfusion_audio import clip_samples, mfcc
 from emotion.models.base import ClipInput, FaceInput, VectorInput
 from train.data import arrange
 
-DROPOUTS = ("softhard", "noise", "none")
+DROPOUTS = ("softhard", "hard", "noise", "none")
 
 Batch = tuple[np.ndarray, np.ndarray, Tensor]  # sound features, crops or measurements, classes
 
@@ -48,6 +49,39 @@ class Turn:
         if not angle:
             return crops
         return np.stack([np.asarray(Image.fromarray(c).rotate(angle, Image.Resampling.BILINEAR)) for c in crops])
+
+
+@dataclass(frozen=True)
+class Vary:
+    """How much to vary the sound of a clip.
+
+    Attributes:
+        speeds: how fast it is played, pitch and all (Ko et al., Interspeech 2015); the features of each are kept.
+        shift: largest move in time, in columns, around the ends.
+        masks, columns: how many stretches are blotted out, each how long at most (SpecAugment, Park et al. 2019).
+    """
+
+    speeds: tuple[float, ...] = (1.0,)
+    shift: int = 0
+    masks: int = 0
+    columns: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.speeds or self.speeds[0] != 1:
+            raise ValueError("speeds start with 1.0, the speed that is tested")
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Vary standardised features [B, coefficients, columns]; blots are zero, which is the mean."""
+        if self.shift:
+            moves = torch.randint(-self.shift, self.shift + 1, (len(x),)).tolist()
+            x = torch.stack([clip.roll(move, -1) for clip, move in zip(x, moves)])
+        places = torch.arange(x.shape[-1])
+        for _ in range(self.masks):
+            length = torch.randint(0, self.columns + 1, (len(x), 1))
+            start = (torch.rand(len(x), 1) * (x.shape[-1] - length)).long()
+            blot = (places >= start) & (places < start + length)
+            x = x.masked_fill(blot[:, None].to(x.device), 0.0)
+        return x
 
 
 class BorrowedFaces:
@@ -91,7 +125,8 @@ class ClipData(Dataset):
         config: the network's input.
         labels: its expressions.
         borrowed: gives pictures to clips of sound alone.
-        fixed: borrow the same faces for a clip every time.
+        fixed: give a clip the same faces and speed every time.
+        speeds: that the sound may be played at, the first being the one of fixed clips.
 
     Raises:
         UserError: crops or measurements of another shape, or labels that the network lacks.
@@ -104,6 +139,7 @@ class ClipData(Dataset):
         labels: tuple[str, ...],
         borrowed: BorrowedFaces | None = None,
         fixed: bool = True,
+        speeds: tuple[float, ...] = (1.0,),
     ) -> None:
         self.parts, self.config, self.borrowed, self.fixed = list(parts), config, borrowed, fixed
         self.where = [(part, i) for part in self.parts for i in range(len(part))]
@@ -111,16 +147,30 @@ class ClipData(Dataset):
         targets = np.concatenate([arrange(part, "expression", labels) for part in self.parts])
         self.classes = torch.from_numpy(targets).argmax(dim=1)
         clips = [part.picture(i) for part, i in self.where]
-        self.features = np.stack([self._features(clip) for clip in clips])
+        self.variants = np.stack([[self._features(clip, speed) for clip in clips] for speed in speeds])
         if borrowed is None and any(clip.visual is None for clip in clips):
             raise UserError("the clips have sound alone: borrow faces for them, or load them with pictures")
         self.vectors = np.stack([clip.visual for clip in clips]) if isinstance(config.visual, VectorInput) else None
         if self.vectors is not None and self.vectors.shape[1:] != config.visual_shape:
             raise UserError(f"the measurements have shape {self.vectors.shape[1:]}, expected {config.visual_shape}")
 
-    def _features(self, clip: Clip) -> np.ndarray:
-        start = clip.sound.start + middle(clip.sound.seconds, self.config)
-        return mfcc(clip_samples(clip.sound, self.config, start), self.config.audio)
+    def _features(self, clip: Clip, speed: float) -> np.ndarray:
+        sound = replace(clip.sound, rate=round(clip.sound.rate * speed))
+        start = sound.start + middle(sound.seconds, self.config)
+        return mfcc(clip_samples(sound, self.config, start), self.config.audio)
+
+    @property
+    def features(self) -> np.ndarray:
+        """Raw sound features [N, coefficients, columns] at the first speed."""
+        return self.variants[0]
+
+    def only(self, chosen: np.ndarray, borrowed: BorrowedFaces | None = None, fixed: bool = True) -> ClipData:
+        """These clips alone (bool [N]), with faces lent by `borrowed`; nothing is computed again."""
+        rows, out = np.flatnonzero(chosen), copy.copy(self)
+        out.where, out.groups, out.classes = [self.where[i] for i in rows], self.groups[rows], self.classes[rows]
+        out.variants, out.vectors = self.variants[:, rows], None if self.vectors is None else self.vectors[rows]
+        out.borrowed, out.fixed = borrowed, fixed
+        return out
 
     def __len__(self) -> int:
         return len(self.where)
@@ -139,7 +189,8 @@ class ClipData(Dataset):
     def __getitems__(self, indices: list[int]) -> Batch:
         """Raw features [B, C, columns], uint8 crops [B, T, H, W, 3] or measurements [B, T, V], classes [B]."""
         visual = np.stack([self._crops(i) for i in indices]) if self.vectors is None else self.vectors[indices]
-        return self.features[indices], visual, self.classes[indices]
+        speeds = [0 if self.fixed else random.randrange(len(self.variants)) for _ in indices]
+        return self.variants[speeds, indices], visual, self.classes[indices]
 
     def loader(self, batch: int, shuffle: bool, workers: int = 0) -> DataLoader:
         """Batches; a last small one is kept, unless shuffling leaves a single clip over."""
@@ -174,10 +225,10 @@ def modality_dropout(clips: Clips, classes: Tensor, kind: str) -> tuple[Clips, T
 
     Args:
         clips: both modalities.
-        classes: [B].
+        classes: [B], or probabilities [B, K].
         kind: "softhard" (4 B clips: whole, blended as c audio and (1 - c) pictures with c in 0, 0.01 ... 0.99, pictures
             alone, audio alone, the other being zero), "noise" (3 B: whole, standard normal audio, standard normal
-            pictures) or "none".
+            pictures), "hard" (ours, B: every clip at random whole, pictures alone or audio alone) or "none".
 
     Raises:
         UserError: unknown kind.
@@ -187,6 +238,9 @@ def modality_dropout(clips: Clips, classes: Tensor, kind: str) -> tuple[Clips, T
     if kind == "none":
         return clips, classes
     audio, visual = clips
+    if kind == "hard":
+        lost = torch.randint(0, 3, (len(audio),)).to(audio.device)
+        return Clips(_scale(audio, (lost != 1).float()), _scale(visual, (lost != 2).float())), classes
     if kind == "softhard":
         share = (torch.randint(0, 100, (len(audio),)) / 100).to(audio.device)
         sounds = [audio, _scale(audio, share), torch.zeros_like(audio), audio]
@@ -197,7 +251,21 @@ def modality_dropout(clips: Clips, classes: Tensor, kind: str) -> tuple[Clips, T
         sounds = [audio, noise, audio]
         pictures = [visual, visual, torch.randn(shape).transpose(1, 2).to(visual)]
     order = torch.randperm(len(sounds) * len(audio)).to(audio.device)
-    return Clips(torch.cat(sounds)[order], torch.cat(pictures)[order]), classes.repeat(len(sounds))[order]
+    return Clips(torch.cat(sounds)[order], torch.cat(pictures)[order]), torch.cat([classes] * len(sounds))[order]
+
+
+def mixup(clips: Clips, targets: Tensor, strength: float) -> tuple[Clips, Tensor]:
+    """Every clip blended with another of the batch, and their targets [B, K] alike (Zhang et al., ICLR 2018).
+
+    Args:
+        clips: both modalities.
+        targets: probabilities.
+        strength: both parameters of the Beta distribution that the one share is drawn from.
+    """
+    share = float(torch.distributions.Beta(strength, strength).sample())
+    order = torch.randperm(len(targets)).to(targets.device)
+    blended = [share * x + (1 - share) * x[order] for x in (*clips, targets)]
+    return Clips(*blended[:2]), blended[2]
 
 
 def _scale(x: Tensor, share: Tensor) -> Tensor:

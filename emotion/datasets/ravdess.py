@@ -84,6 +84,7 @@ def load(
     fold: int = 0,
     folds: int = 4,
     seed: int = 0,
+    relative: bool = False,
 ) -> Samples:
     """The speech clips of one split.
 
@@ -94,6 +95,8 @@ def load(
         scheme: "published" (behind the original's checkpoints), "five" (folds of Luna-Jimenez et al.) or "folds".
         fold: of the last two: its actors test, the next fold's validate.
         folds, seed: of "folds": how many, and how actors are dealt out.
+        relative: give action units relative to the actor's own: less their mean over all clips of the actor, divided
+            by their deviation. Uses no labels, but several clips of everyone who is judged.
 
     Returns:
         Samples with "expression" targets in the order of `labels.RAVDESS`; `picture` gives a `clips.Clip`, `groups`
@@ -110,11 +113,13 @@ def load(
     entries = _entries(root)
     if visual == "action_units":
         table = action_units(root)[1]
+        table = relative_to_actor(table) if relative else table
         entries = [replace(e, visual=_constant(table.get(_audio_name(e.clip)))) for e in entries]
     chosen = split_actors({int(e.speaker) for e in entries}, scheme, fold, folds, seed)[split]
     entries = [e for e in entries if int(e.speaker) in chosen]
     which = scheme if scheme == "published" else f"{scheme}, fold {fold}"
-    protocol = f"{visual}, {which} (actors {' '.join(map(str, sorted(chosen)))})"
+    visual_name = f"{visual} relative to the actor's" if relative else visual
+    protocol = f"{visual_name}, {which} (actors {' '.join(map(str, sorted(chosen)))})"
     return clips.samples(entries, "ravdess", split, RAVDESS, visual != "none", protocol)
 
 
@@ -277,6 +282,15 @@ def action_units(root: Path) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
             if table[row[0]].shape != (1, len(names)) or not np.isfinite(table[row[0]]).all():
                 raise UserError(f"{path} line {reader.line_num}: expected {len(names)} finite numbers")
     return names, table
+
+
+def relative_to_actor(table: dict[str, np.ndarray], least: float = 0.05) -> dict[str, np.ndarray]:
+    """Measurements by clip, standardised over the clips of every actor; deviations below `least` count as `least`."""
+    actors, values = np.array([parse(name).actor for name in table]), np.stack(list(table.values()))
+    for actor in set(actors):
+        own = values[actors == actor]
+        values[actors == actor] = (own - own.mean(axis=0)) / np.maximum(own.std(axis=0), least)
+    return dict(zip(table, values))
 
 
 def _constant(value: np.ndarray | None) -> Callable[[], np.ndarray] | None:
