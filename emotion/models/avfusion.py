@@ -149,7 +149,7 @@ class AVFusion(Pretrained, nn.Module):
         super().__init__()
         self.config = config
         vectors = isinstance(config.input.visual, VectorInput)
-        self.backbone = None if vectors else Backbone()
+        self.backbone = None if vectors else Backbone(config.input.visual.depth)
         width = len(config.input.visual.names) if vectors else Backbone.width
         self.audio = Branch(config.input.audio.coefficients, AUDIO_STAGES, config, sound=True)
         self.visual = Branch(width, VISUAL_STAGES, config, sound=False)

@@ -94,15 +94,15 @@ def stage(depth: int, out: int, repeats: int) -> nn.Sequential:
 
 
 class Backbone(nn.Module):
-    """Pictures [N, 3, H, W] -> features [N, 1024]."""
+    """Pictures [N, depth, H, W] -> features [N, 1024]."""
 
     width = WIDTHS[-1]
 
-    def __init__(self) -> None:
+    def __init__(self, depth: int = 3) -> None:
         super().__init__()
         stem, *stages, top = WIDTHS
         self.stem = nn.Sequential(
-            nn.Conv2d(3, stem, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(stem), nn.ReLU()
+            nn.Conv2d(depth, stem, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(stem), nn.ReLU()
         )
         self.pool = nn.MaxPool2d(3, stride=2, padding=1)
         depths = zip([stem, *stages], stages, REPEATS)
@@ -118,14 +118,14 @@ class Backbone(nn.Module):
 
 
 class EfficientFace(Pretrained, nn.Module):
-    """The classifier. Input [N, 3, H, W] as `config.input` makes it."""
+    """The classifier. Input [N, C, H, W] as `config.input` makes it."""
 
     Config = EfficientFaceConfig
 
     def __init__(self, config: EfficientFaceConfig) -> None:
         super().__init__()
         self.config = config
-        self.backbone = Backbone()
+        self.backbone = Backbone(config.input.depth)
         self.fc = nn.Linear(self.backbone.width, len(config.labels))
 
     @property
@@ -149,5 +149,5 @@ class EfficientFace(Pretrained, nn.Module):
         return {"expression": Task("categorical", self.config.labels, values, uncertainty=doubt)}
 
     def example(self) -> Tensor:
-        """A valid input [1, 3, H, W], for self-checks and counting."""
+        """A valid input [1, C, H, W], for self-checks and counting."""
         return torch.zeros(1, self.config.input.depth, *self.config.input.size)
