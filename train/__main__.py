@@ -15,7 +15,7 @@ from typing import Any
 
 from emotion import hub
 from emotion.errors import UserError
-from train import loop
+from train import curves, loop
 from train import recipe as recipes
 from train.recipe import Recipe
 
@@ -62,8 +62,10 @@ def run(args: argparse.Namespace) -> Path:
     else:
         folders = recipes.data_folders(recipe, args.data)
     method = _method(recipe)
-    trainee = method.build(recipe, folders, args.init)
-    loop.fit(trainee, out, recipe.settings)
+    init = args.init or (_untrained(recipe, folders, out / "start") if args.smoke else None)
+    trainee = method.build(recipe, folders, init)
+    history = loop.fit(trainee, out, recipe.settings)
+    curves.plot(history).savefig(out / "curves.svg")
     card, text = method.report(trainee, recipe, _command(args))
     hub.save(trainee.model, recipe.method, out / recipe.name, card, text, half=True)
     return out / recipe.name
@@ -74,6 +76,16 @@ def smoke(recipe: Recipe) -> Recipe:
     rest: dict[str, Any] = dict(recipe.rest)
     rest["stages"] = [dict(stage, epochs=1) for stage in rest["stages"][:2]]
     return dataclasses.replace(recipe, settings=dataclasses.replace(recipe.settings, compile=False), rest=rest)
+
+
+def _untrained(recipe: Recipe, folders: dict[str, Path], folder: Path) -> str | None:
+    """For a smoke run of a recipe that needs a teacher or a start: an untrained checkpoint of the same network."""
+    rest = {k: v for k, v in recipe.rest.items() if k not in ("distill", "fine_tune")}
+    if rest == recipe.rest:
+        return None
+    model = _method(recipe).build(dataclasses.replace(recipe, rest=rest), folders, None).model
+    hub.save(model, recipe.method, folder, hub.Card(recipe.name, recipe.licence, recipe.commercial), "")
+    return str(folder)
 
 
 def _method(recipe: Recipe) -> ModuleType:

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from emotion import hub
 from emotion.datasets import Samples
+from emotion.datasets.affectnet import quadrants
 from emotion.errors import UserError
 from emotion.models import esr
 from emotion.models.esr import ESR
@@ -49,10 +50,12 @@ class Phase:
         epochs: how many.
         task: "expression" or "affect" (only the valence/arousal heads learn, everything else is frozen).
         lr_base, lr_new, lr_old: learning rates of the base, of the newest active branch, of the others; 0 freezes.
-        per_class: largest number of samples per class in the random subset drawn for the stage (bagging); 0 for all.
+        per_class: largest number of samples per class (for affect: per quarter of the valence/arousal plane) in the
+            random subset drawn for the stage (bagging); 0 for all.
         at_least: classes with fewer samples are repeated up to this number; 0 for no repetition.
         evaluate_every: epochs between validations.
         schedule: learning-rate factor.
+        sources: which of the recipe's training sources are used, counted from 1; empty for all.
     """
 
     active: int
@@ -65,6 +68,7 @@ class Phase:
     at_least: int = 0
     evaluate_every: int = 1
     schedule: Schedule = field(default_factory=Schedule)
+    sources: tuple[int, ...] = ()
 
 
 class ESRTrainee:
@@ -91,6 +95,8 @@ class ESRTrainee:
         for phase in phases:
             if not 1 <= phase.active <= len(model.branches):
                 raise UserError(f"a stage trains {phase.active} branches, the model has {len(model.branches)}")
+            if not set(phase.sources) <= set(range(1, len(train) + 1)):
+                raise UserError(f"a stage uses training sources {phase.sources}, the recipe has {len(train)}")
             if phase.task == "affect" and not model.config.affect:
                 raise UserError("a stage trains valence and arousal, but the model has no affect heads")
 
@@ -119,13 +125,13 @@ class ESRTrainee:
         rng = np.random.default_rng([self.seed, self.phases.index(stage.setting)])
         phase: Phase = stage.setting
         task = "valence_arousal" if phase.task == "affect" else "expression"
-        parts = [p for p in self.parts if task in p.targets]
+        used = [p for k, p in enumerate(self.parts, start=1) if not phase.sources or k in phase.sources]
+        parts = [p for p in used if task in p.targets]
         if not parts:
             raise UserError(f"no training sample is labelled for {phase.task}")
-        self.train = FaceData(parts, self.model.config.input, self.model.labels)
-        if phase.per_class or phase.at_least:
-            chosen = balance(self.train.classes(), phase.at_least, phase.per_class, rng)
-            self.train = Subset(self.train, chosen.tolist())
+        data = FaceData(parts, self.model.config.input, self.model.labels)
+        classes = quadrants(data.targets[task].numpy()) if phase.task == "affect" else data.classes()
+        self.train = Subset(data, balance(classes, phase.at_least, phase.per_class, rng).tolist())
         learning = {id(p) for _, group in stage.groups for p in group}
         for parameter in self.model.parameters():
             parameter.requires_grad_(id(parameter) in learning)
@@ -205,11 +211,13 @@ def affect_figures(values: np.ndarray, truth: np.ndarray) -> dict[str, float]:
 
 
 def build(recipe: Recipe, folders: dict[str, Path], init: str | None) -> ESRTrainee:
-    """The trainee of an ESR recipe; `init` is a checkpoint to start from.
+    """The trainee of an ESR recipe; `init` is a checkpoint to start from, which `fine_tune: true` demands.
 
     Raises:
         UserError: the recipe's fields, its data, or the checkpoint to start from do not fit.
     """
+    if recipe.rest.get("fine_tune") and not init:
+        raise UserError("this recipe starts from a trained network: add --init CHECKPOINT")
     trainee = assemble(recipe, samples(recipe, "train", folders), samples(recipe, "valid", folders))
     if init:
         start(trainee.model, hub.load(init))
@@ -222,7 +230,7 @@ def assemble(recipe: Recipe, train: list[Samples], valid: list[Samples]) -> ESRT
     Raises:
         UserError: the recipe's fields do not fit.
     """
-    rest = dict(recipe.rest)
+    rest = {k: v for k, v in recipe.rest.items() if k != "fine_tune"}
     torch.manual_seed(recipe.settings.seed)
     return ESRTrainee(
         model=_model(rest.pop("model")),
