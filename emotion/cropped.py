@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from emotion import exports, hub, media
 from emotion import faces as cropping
 from emotion.errors import UserError
+from emotion.models.base import FaceInput
 from emotion.models.fg2020 import FG2020, windows
 from emotion.outputs import Faces, Result, Task
 
@@ -110,13 +111,20 @@ def _read(model: nn.Module, batches: Iterator[Tensor], device: str | torch.devic
 
 def _batches(files: list[Path], model: nn.Module, sizes: list[tuple[int, int]]) -> Iterator[Tensor]:
     """Network inputs, a batch of files at a time; the pictures' sizes (width, height) go to `sizes`."""
-    spec = model.config.input
-    whole = replace(spec, template=None, margin=0.0, square=False, shift=0.0)
     for start in range(0, len(files), BATCH):
         pictures = [media.read_image(path) for path in files[start : start + BATCH]]
-        new = [(p.shape[1], p.shape[0]) for p in pictures]
-        sizes += new
-        if spec.zoom == 1:  # with zoom the network's input is made from pictures of any size
-            found = [cropping.given([[0, 0, *size]], size) for size in new]
-            pictures = [cropping.crop(p, f, whole)[0] for p, f in zip(pictures, found)]
-        yield spec.tensor(pictures if spec.zoom != 1 else np.stack(pictures))
+        sizes += [(p.shape[1], p.shape[0]) for p in pictures]
+        yield tensor(pictures, model.config.input)
+
+
+def tensor(pictures: Sequence[np.ndarray], spec: FaceInput) -> Tensor:
+    """Network input float32 [N, C, H, W] from face crops uint8 [h, w, 3] of any size.
+
+    They are resized as `faces.crop` resizes what lies in a face's box; nothing is added or cut off.
+    """
+    if spec.zoom != 1:  # made from pictures of any size
+        return spec.tensor(list(pictures))
+    whole = replace(spec, template=None, margin=0.0, square=False, shift=0.0)
+    sizes = [(p.shape[1], p.shape[0]) for p in pictures]
+    found = [cropping.given([[0, 0, *size]], size) for size in sizes]
+    return spec.tensor(np.stack([cropping.crop(p, f, whole)[0] for p, f in zip(pictures, found)]))

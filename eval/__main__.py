@@ -45,14 +45,18 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("run", "commands:run", "run a model over a data set: predictions and a result file")
     sub.add_argument("--model", required=True, metavar="NAME|FOLDER")
     _data(sub)
+    _published(sub)
     sub.add_argument("--batch", type=int, default=32, help="faces per forward pass; default: %(default)s")
     sub.add_argument("--device", default="cpu", help="cpu, cuda, mps ...; default: %(default)s")
     sub.add_argument("--quiet", action="store_true", help="no progress bar")
 
     sub = command("score", "commands:score", "score predictions that another tool made")
-    sub.add_argument("--predictions", required=True, type=Path, metavar="FILE", help=".csv, .parquet or .npz")
+    sub.add_argument(
+        "--predictions", required=True, type=Path, metavar="FILE", help=".csv, .parquet, .npz; scenes .json"
+    )
     sub.add_argument("--name", default="", help="what to call the model; default: the file's name")
     _data(sub)
+    _published(sub)
 
     sub = command("compare", "commands:compare", "test the difference of two models on the same samples")
     sub.add_argument("a", metavar="A", help="model that was run, or predictions file")
@@ -90,6 +94,11 @@ def _data(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--split", default="test", help="default: %(default)s")
     sub.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="argument of the reader")
     sub.add_argument("--out", type=Path, default=results.FOLDER, metavar="DIR", help="where results are kept")
+
+
+def _published(sub: argparse.ArgumentParser) -> None:
+    text = "scenes: detect and match people as BENet's original does, faults included"
+    sub.add_argument("--published", action="store_true", help=text)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,10 @@ over the samples.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 REPLICATES = 1000
 LEVEL = 0.95
@@ -58,12 +60,19 @@ def intervals(
         values = np.concatenate([p[name] for p in parts])
         if values.ndim == 1:
             enough = np.isfinite(values).mean() > 0.5
-            out[name] = tuple(_limits(values)) if enough else (float("nan"), float("nan"))
+            out[name] = limits(values) if enough else (float("nan"), float("nan"))
     return out
 
 
-def _limits(values: np.ndarray) -> np.ndarray:
-    return np.nanquantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+def limits(values: ArrayLike) -> tuple[float, float]:
+    """Percentile limits of resampled figures; those that are not numbers are left out."""
+    low, high = np.nanquantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def multiplicities(n: int, count: int = REPLICATES, seed: int = 0) -> np.ndarray:
+    """How often each of n units is drawn in `count` resamples, [count, n]; for figures that are not additive."""
+    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=count)
 
 
 def paired(
@@ -89,23 +98,27 @@ def paired(
         for swapped in _swaps(a - b, count, seed + 1)
     ]
     of_a, of_b = figures(a.sum(axis=0)), figures(b.sum(axis=0))
-    out = {}
-    for name, value in of_a.items():
-        if np.ndim(value):
-            continue
-        difference = float(value - of_b[name])
-        low, high = _limits(_differences(drawn, name))
-        null = np.abs(_differences(exchanged, name))
-        p = (1 + (null >= abs(difference) - 1e-12).sum()) / (1 + count)
-        out[name] = {
-            "a": float(value),
-            "b": float(of_b[name]),
-            "difference": difference,
-            "low": float(low),
-            "high": float(high),
-            "p": float(p),
-        }
-    return out
+    names = [name for name, value in of_a.items() if not np.ndim(value)]
+    return {name: verdict(name, (of_a, of_b), drawn, exchanged) for name in names}
+
+
+Pair = tuple[dict[str, Any], dict[str, Any]]  # figures of both models, of one resample or of several
+
+
+def verdict(name: str, whole: Pair, drawn: list[Pair], exchanged: list[Pair]) -> dict[str, float]:
+    """What resamples say about the difference of one figure; see `paired`.
+
+    Args:
+        name: of the figure.
+        whole: both models on all units.
+        drawn: on bootstrap resamples.
+        exchanged: with units exchanged between them at random.
+    """
+    a, b = float(whole[0][name]), float(whole[1][name])
+    low, high = limits(_differences(drawn, name))
+    null = np.abs(_differences(exchanged, name))
+    p = (1 + (null >= abs(a - b) - 1e-12).sum()) / (1 + len(null))
+    return {"a": a, "b": b, "difference": a - b, "low": low, "high": high, "p": float(p)}
 
 
 def _swaps(gain: np.ndarray, count: int, seed: int) -> Iterator[np.ndarray]:
@@ -116,8 +129,8 @@ def _swaps(gain: np.ndarray, count: int, seed: int) -> Iterator[np.ndarray]:
         yield rng.integers(0, 2, (min(step, count - first), len(gain))) @ gain
 
 
-def _differences(pairs: list[tuple[dict, dict]], name: str) -> np.ndarray:
-    return np.concatenate([x[name] - y[name] for x, y in pairs])
+def _differences(pairs: list[Pair], name: str) -> np.ndarray:
+    return np.concatenate([np.atleast_1d(x[name] - y[name]) for x, y in pairs])
 
 
 def holm(p: list[float]) -> list[float]:

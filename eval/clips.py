@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from eval import bootstrap, predictions, scoring
 from eval.metrics.audiovisual.audiovisual_core import top_k
 from eval.metrics.calibration import calibration_core as calibration
 from eval.metrics.expression import expression_core as expression
+from eval.parts import finish, in_parts
 from eval.predictions import Predictions
 from eval.results import TaskResult
 
@@ -27,46 +29,65 @@ def are_clips(samples: Samples) -> bool:
     return isinstance(samples.picture(0), Clip)
 
 
-def predict(model: Any, samples: Samples, out: Path, seed: int = 0, quiet: bool = False) -> Predictions:
-    """Probabilities of every clip under every condition, also written to `out` (.npz).
+def predict(
+    model: Any, samples: Samples, out: Path, device: str = "cpu", seed: int = 0, quiet: bool = False
+) -> tuple[Predictions, float | None]:
+    """Probabilities of every clip under every condition, also written to `out` (.npz); see `runner.predict`.
 
     Args:
         model: a loaded fusion model.
         samples: clips.
-        seed: of the noise in noisy conditions.
+        out: the file; finished parts lie beside it until the run is complete.
+        device: where the model is.
+        seed: of the noise in noisy conditions; every batch has noise of its own, the same in every run.
         quiet: no progress bar.
+
+    Returns:
+        The predictions and the clips per second of what was computed now (None if nothing was).
 
     Raises:
         UserError: the model does not read clips.
     """
-    import torch
-    from rich.console import Console
-    from rich.progress import track
-
-    from emotion.models.avfusion import CONDITIONS, under
     from emotion.models.base import ClipInput
 
     if not isinstance(getattr(model.config, "input", None), ClipInput):
         raise UserError(
             "this model does not read clips; `python -m emotion models --method avfusion` lists those that do"
         )
-    parts: dict[str, list[np.ndarray]] = {condition: [] for condition in CONDITIONS}
-    generators = {condition: torch.Generator().manual_seed(seed) for condition in CONDITIONS}
-    steps = range(0, len(samples), BATCH)
-    for first in track(steps, samples.dataset, console=Console(stderr=True), disable=quiet):
-        rows = range(first, min(first + BATCH, len(samples)))
-        clips = model.inputs(*_batch([samples.picture(i) for i in rows], model.config.input))
-        for condition, generator in generators.items():
-            with torch.inference_mode():
-                tasks = model.decode(model(under(clips, condition, generator)))
-            parts[condition].append(tasks["expression"].values)
-    values = {condition: np.concatenate(rows) for condition, rows in parts.items()}
-    about = {"model": model.card.name, "sha256": model.card.sha256, "fingerprint": samples.fingerprint, "seed": seed}
-    labels = dict.fromkeys(values, tuple(model.config.labels))
-    choice = {condition: p.argmax(axis=1) for condition, p in values.items()}
-    found = Predictions(samples.ids, labels, values, choice, about=about)
+    about = predictions.origin(model, samples) | {"seed": seed}
+    parts, speed = in_parts(
+        len(samples),
+        BATCH,
+        out.with_suffix(".parts"),
+        compute=lambda rows: _read_rows(model, samples, rows, about, device),
+        write=predictions.write,
+        read=lambda path, rows: predictions.kept_part(path, about, samples.ids[rows.start : rows.stop]),
+        title=f"{about['model']} on {samples.dataset}",
+        quiet=quiet,
+    )
+    found = predictions.concatenate(parts)
     predictions.write(found, out)
-    return found
+    finish(out.with_suffix(".parts"))
+    return found, speed
+
+
+def _read_rows(model: Any, samples: Samples, rows: range, about: dict[str, Any], device: str) -> Predictions:
+    """One batch under every condition that leaves it something to hear or see."""
+    import torch
+
+    from emotion.models.avfusion import CONDITIONS, under
+
+    clips = model.inputs(*_batch([samples.picture(i) for i in rows], model.config.input))
+    values = {}
+    for condition in CONDITIONS:
+        left = under(clips, condition, torch.Generator().manual_seed(about["seed"] + rows.start))
+        if any(x is not None for x in left):
+            with torch.inference_mode():
+                logits = model(type(left)(*(None if x is None else x.to(device) for x in left)))
+            values[condition] = model.decode(logits)["expression"].values
+    ids = samples.ids[rows.start : rows.stop]
+    choice = {condition: p.argmax(axis=1) for condition, p in values.items()}
+    return Predictions(ids, dict.fromkeys(values, tuple(model.config.labels)), values, choice, about=about)
 
 
 def _batch(clips: list[Any], config: Any) -> tuple[np.ndarray | None, np.ndarray | None]:
@@ -85,24 +106,46 @@ def _batch(clips: list[Any], config: Any) -> tuple[np.ndarray | None, np.ndarray
 def score(found: Predictions, samples: Samples) -> dict[str, TaskResult]:
     """Figures per condition; those of one modality alone or disturbed carry its name ("accuracy audio").
 
+    Predictions of another tool, which know no conditions, count as made with both modalities.
+
     Raises:
-        UserError: other expressions than the data set's.
+        UserError: there are no predictions of expressions.
     """
-    labels, classes = samples.labels["expression"], samples.classes("expression")
-    if any(names != labels for names in found.labels.values()):
-        raise UserError(f"the model's expressions differ from {samples.dataset}'s: {', '.join(labels)}")
-    known, k = classes >= 0, len(labels)
-    columns = []
-    for condition, p in found.values.items():
-        counts = np.eye(k * k)[classes[known] * k + found.choice[condition][known]]
-        columns += [counts, top_k(p[known], classes[known], 5)[:, None]]
-    rest = {"metrics": {}, "calibration": calibration.of_classes(found.values[WHOLE][known], classes[known])}
-    figures = _figures(list(found.values), k)
-    ready = scoring.Scorable(labels, known, np.hstack(columns), figures, rest)
+    ready = _scorable(_by_condition(found), samples)
     return {"audiovisual": scoring.result(ready, samples.groups, bootstrap.REPLICATES)}
 
 
-def _figures(conditions: list[str], k: int) -> bootstrap.Figures:
+def paired(a: Predictions, b: Predictions, samples: Samples) -> dict[str, dict[str, dict[str, float]]]:
+    """Differences of two models under the conditions that both were tested in; as `scoring.paired`."""
+    a, b = _by_condition(a), _by_condition(b)
+    common = [condition for condition in a.values if condition in b.values]
+    left, right = (_scorable(replace(x, values={c: x.values[c] for c in common}), samples) for x in (a, b))
+    return {"audiovisual": scoring.test(left, right, samples.groups)}
+
+
+def _by_condition(found: Predictions) -> Predictions:
+    if "expression" in found.values:
+        parts = {name: {WHOLE: getattr(found, name)["expression"]} for name in ("labels", "values", "choice")}
+        return replace(found, **parts)
+    if WHOLE not in found.values:
+        raise UserError(f"there are no predictions of expressions, only of {', '.join(found.values) or 'nothing'}")
+    return found
+
+
+def _scorable(found: Predictions, samples: Samples) -> scoring.Scorable:
+    labels, classes = samples.labels["expression"], samples.classes("expression")
+    known, k = classes >= 0, len(labels)
+    columns, whole, notes = [], np.zeros((0, k)), ()
+    for condition, values in found.values.items():
+        p, choice, notes = scoring.in_vocabulary(values, found.choice[condition], found.labels[condition], labels)
+        whole = p if condition == WHOLE else whole
+        counts = np.eye(k * k)[classes[known] * k + choice[known]]
+        columns += [counts, top_k(p[known], classes[known], 5)[:, None]]
+    rest = {"metrics": {}, "calibration": calibration.of_classes(whole[known], classes[known])}
+    return scoring.Scorable(labels, known, np.hstack(columns), _figures(tuple(found.values), k), rest, notes)
+
+
+def _figures(conditions: tuple[str, ...], k: int) -> bootstrap.Figures:
     def figures(sums: np.ndarray) -> dict[str, np.ndarray]:
         out: dict[str, np.ndarray] = {}
         for condition, part in zip(conditions, np.split(sums, len(conditions), axis=-1)):

@@ -12,10 +12,9 @@ import numpy as np
 
 from emotion import datasets
 from emotion.cli.console import pairs, show, table
-from emotion.datasets.scenes import Scenes
 from emotion.errors import UserError
 from emotion.provenance import commit, machine, versions
-from eval import bootstrap, clips, data, predictions, results, scenes, scoring
+from eval import bootstrap, clips, data, predictions, results, scene_predictions, scenes, scoring
 from eval.results import DataInfo, ModelInfo, Result, RunInfo, TaskResult
 
 DIFFERING = 10  # samples that `compare` lists
@@ -27,31 +26,41 @@ def run(args: argparse.Namespace) -> int:
     from eval import runner
 
     loaded = data.load(args.dataset, args.data, args.split, args.option)
-    if isinstance(loaded, Scenes):
-        model = hub.load(args.model, args.device)
-        tasks = scenes.score(scenes.predict(model, loaded, args.quiet), loaded)
-        return _finish(args, tasks, scenes.info(loaded), runner.describe(model.cpu()), None, None)
-    samples = data.checked(loaded, args)
+    is_scenes = data.is_scenes(loaded, args)
     model = hub.load(args.model, args.device)
-    path = args.out / "predictions" / f"{results.file_name(model.card.name, samples.dataset, samples.split)}.npz"
-    if clips.are_clips(samples):
-        tasks = clips.score(clips.predict(model, samples, path, quiet=args.quiet), samples)
-        return _finish(args, tasks, data.info(samples), runner.describe(model), path, None)
-    runner.check(model)
-    found, speed = runner.predict(model, samples, path, args.batch, args.device, args.quiet)
-    return _finish(args, scoring.score(found, samples), data.info(samples), runner.describe(model.cpu()), path, speed)
+    path = args.out / "predictions" / f"{_name(args, model.card.name)}.npz"
+    if is_scenes:
+        found, speed = scene_predictions.predict(model, loaded, path, args.published, args.quiet)
+        tasks, about = scenes.score(found, loaded, args.published), scenes.info(loaded, args.published)
+    else:
+        about = data.info(loaded)
+        if clips.are_clips(loaded):
+            found, speed = clips.predict(model, loaded, path, args.device, quiet=args.quiet)
+            tasks = clips.score(found, loaded)
+        else:
+            runner.check(model)
+            found, speed = runner.predict(model, loaded, path, args.batch, args.device, args.quiet)
+            tasks = scoring.score(found, loaded)
+    return _finish(args, tasks, about, runner.describe(model.cpu()), path, speed)
 
 
 def score(args: argparse.Namespace) -> int:
     """`score`: a result file for predictions that another tool made."""
     loaded = data.load(args.dataset, args.data, args.split, args.option)
-    if isinstance(loaded, Scenes):
-        tasks, about = scenes.score(scenes.read(args.predictions, loaded), loaded), scenes.info(loaded)
+    if data.is_scenes(loaded, args):
+        found = scene_predictions.read(args.predictions, loaded)
+        tasks, about = scenes.score(found, loaded, args.published), scenes.info(loaded, args.published)
     else:
-        samples = data.checked(loaded, args)
-        found = predictions.match(predictions.read(args.predictions), samples, args.predictions)
-        tasks, about = scoring.score(found, samples), data.info(samples)
+        found = predictions.match(predictions.read(args.predictions), loaded, args.predictions)
+        scorer = clips if clips.are_clips(loaded) else scoring
+        tasks, about = scorer.score(found, loaded), data.info(loaded)
     return _finish(args, tasks, about, ModelInfo(args.name or args.predictions.stem), args.predictions, None)
+
+
+def _name(args: argparse.Namespace, model: str) -> str:
+    """Files of one run: model, data set, split and the options that choose other samples or figures."""
+    parts = [args.split, *args.option] + (["published"] if getattr(args, "published", False) else [])
+    return results.file_name(model, args.dataset, " ".join(parts))
 
 
 def _finish(
@@ -75,7 +84,7 @@ def _finish(
         unit="sample" if asked.groups is None else "group",
     )
     result = Result(model, asked, tasks, about)
-    file = args.out / f"{result.name}.json"
+    file = args.out / f"{_name(args, model.name)}.json"
     results.write(result, file)
     _print(result)
     show("", f"Written to {file}")
@@ -85,7 +94,7 @@ def _finish(
 def _command(args: argparse.Namespace, model: str) -> str:
     """What reproduces the run, with folder names left out."""
     asked = f"--model {model}" if args.command == "run" else f"--predictions FILE --name {model}"
-    options = "".join(f" --option {o}" for o in args.option)
+    options = "".join(f" --option {o}" for o in args.option) + (" --published" if args.published else "")
     return f"python -m eval {args.command} {asked} --dataset {args.dataset} --data DIR --split {args.split}{options}"
 
 
@@ -110,31 +119,29 @@ def _print(result: Result) -> None:
 
 def compare(args: argparse.Namespace) -> int:
     """`compare`: paired bootstrap and permutation test of two models on the same samples."""
-    samples = data.faces(args)
-    a, b = (
-        predictions.match(predictions.read(p), samples, p) for p in (_predictions(args, x) for x in (args.a, args.b))
-    )
-    tasks = [t for t in scoring.SCORERS if t in a.values and t in b.values and t in samples.targets]
-    if not tasks:
-        raise UserError(f"{args.a} and {args.b} have no labelled task of {samples.dataset} in common")
-    unit = "samples" if samples.groups is None else "groups (videos, subjects)"
-    for task in tasks:
-        left, right = (scoring.scorable(task, p, samples) for p in (a, b))
-        if left.labels != right.labels:
-            raise UserError(f"{task}: the two models are scored on different labels; compare the tables instead")
-        groups = None if samples.groups is None else np.asarray(samples.groups)[left.known]
-        tests = bootstrap.paired(left.terms, right.terms, left.figures, groups)
-        corrected = bootstrap.holm([t["p"] for t in tests.values()])
+    loaded = data.load(args.dataset, args.data, args.split, args.option)
+    paths = [_predictions(args, given) for given in (args.a, args.b)]
+    if data.is_scenes(loaded, args):
+        a, b = (scene_predictions.read(path, loaded) for path in paths)
+        tests, unit = scenes.paired(a, b, loaded), "pictures"
+        ids = [scene.file for scene in loaded.scenes]
+        differing = dict.fromkeys(tests, scenes.differences(a, b))
+    else:
+        a, b = (predictions.match(predictions.read(path), loaded, path) for path in paths)
+        tests = (clips if clips.are_clips(loaded) else scoring).paired(a, b, loaded)
+        unit, ids = "samples" if loaded.groups is None else "groups (videos, subjects)", loaded.ids
+        differing = {task: scoring.differences(task, a, b, loaded) for task in tests}
+    show(f"A = {args.a}, B = {args.b}; resampled: {unit}")
+    for task, found in tests.items():
+        corrected = bootstrap.holm([t["p"] for t in found.values()])
         rows = table(task.replace("_", " "), "A", "B", "A - B", "95 % interval", "p", "p (Holm)")
-        for (metric, t), p in zip(tests.items(), corrected):
+        for (metric, t), p in zip(found.items(), corrected):
             limits = f"{t['low']:+.4f} to {t['high']:+.4f}"
-            rows.add_row(
-                metric, f"{t['a']:.4f}", f"{t['b']:.4f}", f"{t['difference']:+.4f}", limits, f"{t['p']:.4f}", f"{p:.4f}"
-            )
-        differing = scoring.worst(task, a, b, samples)
-        order = np.argsort(-differing, kind="stable")[:DIFFERING]
-        apart = ", ".join(f"{samples.ids[i]} ({differing[i]:.2f})" for i in order)
-        show(f"A = {args.a}, B = {args.b}; resampled: {unit}", rows, f"They differ most on: {apart}", "")
+            values = (f"{t['a']:.4f}", f"{t['b']:.4f}", f"{t['difference']:+.4f}")
+            rows.add_row(metric, *values, limits, f"{t['p']:.4f}", f"{p:.4f}")
+        order = np.argsort(-differing[task], kind="stable")[:DIFFERING]
+        apart = ", ".join(f"{ids[i]} ({differing[task][i]:.2f})" for i in order)
+        show("", rows, f"They differ most on: {apart}")
     return 0
 
 
@@ -143,7 +150,7 @@ def _predictions(args: argparse.Namespace, given: str) -> Path:
     path = Path(given)
     if path.is_file():
         return path
-    path = args.out / "predictions" / f"{results.file_name(given, args.dataset, args.split)}.npz"
+    path = args.out / "predictions" / f"{_name(args, given)}.npz"
     if not path.is_file():
         raise UserError(
             f"no predictions {path}; make them: python -m eval run --model {given} --dataset {args.dataset}"
@@ -167,7 +174,8 @@ def list_datasets(args: argparse.Namespace) -> int:
         show(f"A synthetic copy of {args.dataset} is in {args.fake}")
         return 0
     if args.data is not None:
-        show(*data.faces(args).ids)
+        loaded = data.load(args.dataset, args.data, args.split, args.option)
+        show(*([s.file for s in loaded.scenes] if data.is_scenes(loaded, args) else loaded.ids))
         return 0
     about = data.known().get(args.dataset, {})
     signature = inspect.signature(reader.load)

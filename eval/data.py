@@ -54,26 +54,17 @@ def _options(name: str, load: Any, options: list[str]) -> dict[str, Any]:
     return out
 
 
-def faces(args: argparse.Namespace) -> Samples:
-    """The labelled faces that a command's arguments ask for; see `load`.
+def is_scenes(loaded: Any, args: argparse.Namespace) -> bool:
+    """Whether a reader gave scenes, not samples (faces or clips).
 
     Raises:
-        UserError: also where the data set holds scenes.
+        UserError: it gave nothing, or `--published` is asked of samples.
     """
-    return checked(load(args.dataset, args.data, args.split, args.option), args)
-
-
-def checked(loaded: Any, args: argparse.Namespace) -> Samples:
-    """What a reader gave, if it is faces.
-
-    Raises:
-        UserError: it holds scenes or nothing.
-    """
-    if not isinstance(loaded, Samples):
-        raise UserError(f"{args.dataset} holds scenes, this command takes faces")
     if not len(loaded):
         raise UserError(f"{args.dataset} {args.split} in {args.data} is empty")
-    return loaded
+    if isinstance(loaded, Samples) and getattr(args, "published", False):
+        raise UserError(f"--published is for scenes; {args.dataset} holds faces")
+    return not isinstance(loaded, Samples)
 
 
 def info(samples: Samples) -> DataInfo:

@@ -14,6 +14,7 @@ import csv
 import io
 import json
 import zipfile
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -69,9 +70,36 @@ def write(predictions: Predictions, path: Path) -> None:
     """
     head = {"labels": predictions.labels, "hard": predictions.hard, "about": predictions.about}
     arrays = {f"{name}.{task}": v for name in _ARRAYS for task, v in getattr(predictions, name).items()}
+    write_arrays(head, {"ids": np.array(predictions.ids, dtype=str), **arrays}, path)
+
+
+def write_arrays(head: dict[str, Any], arrays: dict[str, np.ndarray], path: Path) -> None:
+    """A compressed .npz file of arrays and `head`, anything that JSON can hold."""
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, head=np.array(json.dumps(head)), ids=np.array(predictions.ids, dtype=str), **arrays)
+    np.savez_compressed(buffer, head=np.array(json.dumps(head)), **arrays)
     replace_file(path, buffer.getvalue())
+
+
+def read_arrays(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """What `write_arrays` wrote; nothing is unpickled.
+
+    Raises:
+        UserError: unreadable, cut short or something else.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        return json.loads(str(arrays.pop("head"))), arrays
+    except (*DAMAGED, zlib.error) as error:
+        raise unreadable(path, error) from error
+
+
+DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile)
+
+
+def unreadable(path: Path, error: Exception) -> UserError:
+    """What to say of a damaged .npz file."""
+    return UserError(f"cannot read {path}: {error}; is it complete, and written by `python -m eval run`?")
 
 
 def read(path: Path) -> Predictions:
@@ -90,10 +118,8 @@ def read(path: Path) -> Predictions:
 
 
 def _read_npz(path: Path) -> Predictions:
+    head, arrays = read_arrays(path)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        head = json.loads(str(arrays.pop("head")))
         labels = {task: tuple(names) for task, names in head["labels"].items()}
         ids = tuple(arrays.pop("ids").tolist())
         parts: dict[str, dict[str, np.ndarray]] = {name: {} for name in _ARRAYS}
@@ -103,8 +129,36 @@ def _read_npz(path: Path) -> Predictions:
             if len(array) != len(ids):
                 raise ValueError(f"{len(ids)} ids but {len(array)} rows of {key}")
         return Predictions(ids, labels, hard=tuple(head["hard"]), about=head["about"], **parts)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"cannot read {path}: {error}; is it complete, and written by `python -m eval run`?") from error
+    except DAMAGED as error:
+        raise unreadable(path, error) from error
+
+
+def concatenate(parts: list[Predictions]) -> Predictions:
+    """Parts of one run, one after the other."""
+
+    def join(name: str) -> dict[str, np.ndarray]:
+        columns = [getattr(p, name) for p in parts]
+        return {task: np.concatenate([c[task] for c in columns]) for task in columns[0]}
+
+    ids = tuple(i for p in parts for i in p.ids)
+    return Predictions(ids, parts[0].labels, **{name: join(name) for name in _ARRAYS}, about=parts[0].about)
+
+
+def origin(model: Any, data: Any) -> dict[str, Any]:
+    """What predictions are of (a loaded model, samples or scenes); only parts of the same are put together."""
+    return {
+        "model": model.card.name,
+        "sha256": model.card.sha256,
+        "dataset": data.dataset,
+        "split": data.split,
+        "fingerprint": data.fingerprint,
+    }
+
+
+def kept_part(path: Path, about: dict[str, Any], ids: tuple[str, ...]) -> Predictions | None:
+    """A part of an earlier run, if it is of the same model and the same samples."""
+    part = read(path)
+    return part if part.about == about and part.ids == ids else None
 
 
 def _read_csv(path: Path) -> Columns:

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import shutil
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 
-from emotion import registry
+from emotion import media, registry
+from emotion.cropped import tensor
 from emotion.datasets import Samples
 from emotion.errors import UserError
-from emotion.faces import fit_picture
 from emotion.models.base import FaceInput, multiply_adds
 from emotion.outputs import Task
 from eval import predictions as files
+from eval.parts import finish, in_parts
 from eval.predictions import PRESENT, Predictions
 from eval.results import ModelInfo
 
@@ -56,7 +52,8 @@ def predict(
 ) -> tuple[Predictions, float | None]:
     """Predictions for every picture, each read on its own; written to `out` (.npz).
 
-    Finished parts lie beside `out` until the run is complete; the same call goes on after the last one.
+    Every picture is cut to size as the predictor does with a face's box. Finished parts lie beside `out` until the
+    run is complete; the same call goes on after the last one.
 
     Args:
         model: in evaluation mode, with `card`.
@@ -70,44 +67,22 @@ def predict(
     Raises:
         UserError: a picture cannot be read, or files cannot be written.
     """
-    about = {
-        "model": model.card.name,
-        "sha256": model.card.sha256,
-        "dataset": samples.dataset,
-        "split": samples.split,
-        "fingerprint": samples.fingerprint,
-    }
-    folder, step, parts, computed, seconds = out.with_suffix(".parts"), CHUNK * batch, [], 0, 0.0
-    with _progress(quiet) as bar:
-        task = bar.add_task(f"{about['model']} on {samples.dataset}", total=len(samples))
-        for first in range(0, len(samples), step):
-            rows = range(first, min(first + step, len(samples)))
-            path = folder / f"{first:09d}.npz"
-            part = _finished(path, about, [samples.ids[i] for i in rows])
-            if part is None:
-                start = time.perf_counter()
-                part = _read_rows(model, samples, rows, batch, device, about)
-                seconds, computed = seconds + time.perf_counter() - start, computed + len(rows)
-                files.write(part, path)
-            parts.append(part)
-            bar.advance(task, len(rows))
-    whole = _concatenate(parts)
+    about = files.origin(model, samples)
+    folder, ids = out.with_suffix(".parts"), samples.ids
+    parts, speed = in_parts(
+        len(samples),
+        CHUNK * batch,
+        folder,
+        compute=lambda rows: _read_rows(model, samples, rows, batch, device, about),
+        write=files.write,
+        read=lambda path, rows: files.kept_part(path, about, ids[rows.start : rows.stop]),
+        title=f"{about['model']} on {samples.dataset}",
+        quiet=quiet,
+    )
+    whole = files.concatenate(parts)
     files.write(whole, out)
-    shutil.rmtree(folder, ignore_errors=True)
-    return whole, computed / seconds if seconds else None
-
-
-def _progress(quiet: bool) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True), disable=quiet)
-
-
-def _finished(path: Path, about: dict[str, Any], ids: list[str]) -> Predictions | None:
-    """A part of an earlier run of the same model on the same data, if it is complete."""
-    with contextlib.suppress(UserError):
-        if path.is_file() and (part := files.read(path)).about == about and list(part.ids) == ids:
-            return part
-    return None
+    finish(folder)
+    return whole, speed
 
 
 @torch.inference_mode()
@@ -116,9 +91,8 @@ def _read_rows(
 ) -> Predictions:
     spec, decoded = model.config.input, []
     for first in range(0, len(rows), batch):
-        crops = np.stack([fit_picture(samples.picture(i), spec) for i in rows[first : first + batch]])
-        x = torch.from_numpy(crops).permute(0, 3, 1, 2).to(device, torch.float32)
-        decoded.append(model.decode(model(spec.normalise(x))))
+        x = tensor([media.read_image(samples.picture(i)) for i in rows[first : first + batch]], spec)
+        decoded.append(model.decode(model(x.to(device))))
     tasks = {name: Task.concatenate([d[name] for d in decoded]) for name in decoded[0]}
     return from_tasks(tuple(samples.ids[i] for i in rows), tasks, about)
 
@@ -137,19 +111,4 @@ def from_tasks(ids: tuple[str, ...], tasks: dict[str, Task], about: dict[str, An
         choice=choice,
         uncertainty={name: u for name, u in unsure.items() if np.ndim(u) == 1},
         about=about,
-    )
-
-
-def _concatenate(parts: list[Predictions]) -> Predictions:
-    def join(name: str) -> dict[str, np.ndarray]:
-        columns = [getattr(p, name) for p in parts]
-        return {task: np.concatenate([c[task] for c in columns]) for task in columns[0]}
-
-    return Predictions(
-        ids=tuple(i for p in parts for i in p.ids),
-        labels=parts[0].labels,
-        values=join("values"),
-        choice=join("choice"),
-        uncertainty=join("uncertainty"),
-        about=parts[0].about,
     )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -98,21 +97,29 @@ def _figure(value: float, low: float, high: float) -> Figure:
 # -- tasks ------------------------------------------------------------------------------------------------------------
 
 
+def in_vocabulary(
+    p: np.ndarray, choice: np.ndarray, source: tuple[str, ...], target: tuple[str, ...]
+) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """Probabilities [N, K] and chosen classes [N] in another vocabulary, and notes about what had to be adapted."""
+    if source == target:
+        return p, choice, ()
+    where = index_map(target, source)
+    fewer = [name for name, k in zip(target, where) if k < 0]
+    surplus = [name for name in source if name not in target]
+    p = np.stack([p[:, k] if k >= 0 else np.zeros(len(p)) for k in where], axis=1).astype(np.float64)
+    sums = p.sum(axis=1, keepdims=True)
+    p = np.divide(p, sums, out=np.full_like(p, 1 / p.shape[1]), where=sums > 0)
+    mapped = np.array(index_map(source, target))[choice]
+    notes = [f"never predicted by this model: {', '.join(fewer)}"] if fewer else []
+    notes += [f"left out of this model's answers: {', '.join(surplus)}"] if surplus else []
+    return p, np.where(mapped >= 0, mapped, p.argmax(axis=1)), tuple(notes)
+
+
 def _expression(given: Predictions, samples: Samples) -> Scorable:
-    source, target = given.labels["expression"], samples.labels["expression"]
-    p, choice = given.values["expression"], given.choice["expression"]
-    notes: list[str] = []
-    if source != target:
-        where = index_map(target, source)
-        fewer = [name for name, k in zip(target, where) if k < 0]
-        surplus = [name for name in source if name not in target]
-        p = np.stack([p[:, k] if k >= 0 else np.zeros(len(p)) for k in where], axis=1).astype(np.float64)
-        sums = p.sum(axis=1, keepdims=True)
-        p = np.divide(p, sums, out=np.full_like(p, 1 / p.shape[1]), where=sums > 0)
-        mapped = np.array(index_map(source, target))[choice]
-        choice = np.where(mapped >= 0, mapped, p.argmax(axis=1))
-        notes += [f"never predicted by this model: {', '.join(fewer)}"] if fewer else []
-        notes += [f"left out of this model's answers: {', '.join(surplus)}"] if surplus else []
+    target = samples.labels["expression"]
+    p, choice, notes = in_vocabulary(
+        given.values["expression"], given.choice["expression"], given.labels["expression"], target
+    )
     classes = samples.classes("expression")
     known, k = classes >= 0, len(target)
     terms = np.eye(k * k)[classes[known] * k + choice[known]]
@@ -121,7 +128,7 @@ def _expression(given: Predictions, samples: Samples) -> Scorable:
         rest["calibration"] = calibration.of_classes(p[known], classes[known])
     if (unsure := given.uncertainty.get("expression")) is not None:
         rest["calibration"] |= _selective(unsure[known], choice[known] != classes[known])
-    return Scorable(target, known, terms, _expression_figures(k), rest, tuple(notes))
+    return Scorable(target, known, terms, _expression_figures(k), rest, notes)
 
 
 def _expression_figures(k: int) -> bootstrap.Figures:
@@ -204,8 +211,36 @@ SCORERS: dict[str, Callable[[Predictions, Samples], Scorable]] = {
 }
 
 
-def worst(task: str, a: Predictions, b: Predictions, samples: Samples) -> np.ndarray:
-    """By how much two models' answers to every sample differ, float [N]; see `python -m eval compare`."""
-    names: Any = [n for n in samples.labels[task] if n in a.labels[task] and n in b.labels[task]]
-    x, y = (p.values[task][:, index_map(tuple(names), p.labels[task])] for p in (a, b))
-    return np.abs(x - y).sum(axis=1)
+def paired(a: Predictions, b: Predictions, samples: Samples) -> dict[str, dict[str, dict[str, float]]]:
+    """Differences of two models on the same samples: task -> figure -> as `bootstrap.paired` gives them.
+
+    Raises:
+        UserError: they have no labelled task in common, or are scored on different labels.
+    """
+    tasks = [t for t in SCORERS if t in a.values and t in b.values and t in samples.targets]
+    if not tasks:
+        raise UserError(f"the two models have no labelled task of {samples.dataset} in common")
+    return {task: test(scorable(task, a, samples), scorable(task, b, samples), samples.groups) for task in tasks}
+
+
+def test(left: Scorable, right: Scorable, groups: np.ndarray | None) -> dict[str, dict[str, float]]:
+    """Paired test of one task.
+
+    Raises:
+        UserError: different labels were scored.
+    """
+    if left.labels != right.labels:
+        raise UserError("the two models are scored on different labels; compare the tables instead")
+    groups = None if groups is None else np.asarray(groups)[left.known]
+    return bootstrap.paired(left.terms, right.terms, left.figures, groups)
+
+
+def differences(task: str, a: Predictions, b: Predictions, samples: Samples) -> np.ndarray:
+    """By how much two models' answers to every sample differ, float [N]: summed over labels, of everything said."""
+    known = samples.labels.get(task, next(iter(samples.labels.values())))
+    out = np.zeros(len(samples))
+    for key in (k for k in a.values if k in b.values and (k == task or task not in a.values)):
+        names = tuple(n for n in known if n in a.labels[key] and n in b.labels[key])
+        x, y = (p.values[key][:, index_map(names, p.labels[key])] for p in (a, b))
+        out += np.abs(x - y).sum(axis=1)
+    return out

@@ -29,14 +29,15 @@ class Matches:
     """The greedy matching of all pictures: D detections, G annotations, A size ranges, T thresholds.
 
     Attributes:
-        scores, rank: [D], a detection's score and its position within its picture by score.
+        scores, rank, picture: [D], a detection's score, its position within its picture by score, and that picture.
         true, counted: [D, A, T], matched with an annotation; counts at all (not ignored).
-        annotations: [A], how many annotations count.
+        annotations: [P, A], how many annotations count in each of P pictures.
         detection_of: [G, T], the detection that an annotation got, counted through all pictures as given, or -1.
     """
 
     scores: np.ndarray
     rank: np.ndarray
+    picture: np.ndarray
     true: np.ndarray
     counted: np.ndarray
     annotations: np.ndarray
@@ -78,7 +79,9 @@ def match(predictions: Pictures, references: Pictures, mode: str = "coco") -> Ma
     d, t = np.nonzero(matched[:, 0])
     detection_of[owner[d, 0, t], t] = found["index"][d]
     true = matched & (owner != 0) if mode == "published" else matched
-    return Matches(found["score"], found["rank"], true, ~uncounted, (~excluded).sum(axis=0), detection_of)
+    annotations = np.zeros((len(references), len(SIZES)), int)
+    np.add.at(annotations, truth["picture"], ~excluded)
+    return Matches(found["score"], found["rank"], found["picture"], true, ~uncounted, annotations, detection_of)
 
 
 def _boxes(pictures: Pictures, mode: str) -> dict[str, np.ndarray]:
@@ -177,21 +180,31 @@ def figures(matches: Matches) -> dict[str, float]:
 
 def recall(matches: Matches, size: int, limit: int) -> np.ndarray:
     """Share of annotations found by the `limit` strongest detections of every picture, [T]; -1 without any."""
-    if not matches.annotations[size]:
+    wanted = matches.annotations[:, size].sum()
+    if not wanted:
         return np.full(len(THRESHOLDS), -1.0)
     right = matches.true[:, size] & matches.counted[:, size] & (matches.rank < limit)[:, None]
-    return right.sum(axis=0) / matches.annotations[size]
+    return right.sum(axis=0) / wanted
 
 
-def average_precision(matches: Matches, size: int = 0) -> np.ndarray:
-    """Precision, made non-increasing, averaged over 101 recalls, [T]; -1 without any annotation."""
-    if not matches.annotations[size]:
+def average_precision(matches: Matches, size: int = 0, weights: np.ndarray | None = None) -> np.ndarray:
+    """Precision, made non-increasing, averaged over 101 recalls, [T]; -1 without any annotation.
+
+    Args:
+        matches: of P pictures.
+        size: index of a range of `SIZES`.
+        weights: [P], how often every picture counts (a bootstrap resample); default once.
+    """
+    weights = np.ones(len(matches.annotations), int) if weights is None else weights
+    wanted = weights @ matches.annotations[:, size]
+    if not wanted:
         return np.full(len(THRESHOLDS), -1.0)
     order = np.argsort(-matches.scores, kind="stable")
-    right = (matches.true[:, size] & matches.counted[:, size])[order].cumsum(axis=0)
-    wrong = (~matches.true[:, size] & matches.counted[:, size])[order].cumsum(axis=0)
+    often = (matches.counted[:, size] * weights[matches.picture][:, None])[order]
+    true = matches.true[:, size][order]
+    right, wrong = (often * true).cumsum(axis=0), (often * ~true).cumsum(axis=0)
     precision = right / (right + wrong + np.spacing(1))
     precision = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
     precision = np.vstack([precision, np.zeros(len(THRESHOLDS))])
-    reached = right / matches.annotations[size]
+    reached = right / wanted
     return np.array([precision[np.searchsorted(reached[:, t], RECALLS), t].mean() for t in range(len(THRESHOLDS))])

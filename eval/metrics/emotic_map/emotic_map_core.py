@@ -6,43 +6,73 @@ Two definitions of average precision are in use for EMOTIC and must not be mixed
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 
-def average_precision(labels: np.ndarray, scores: np.ndarray, interpolated: bool = False) -> np.ndarray:
+def average_precision(
+    labels: np.ndarray, scores: np.ndarray, interpolated: bool = False, weights: np.ndarray | None = None
+) -> np.ndarray:
     """Average precision per category, [K] in [0, 1]; 0 where a category has no positive.
 
     Args:
         labels: 0 or 1, [N, K].
         scores: [N, K]; equal scores count as one step.
         interpolated: make precision non-increasing with falling recall first (EMOTIC's own script).
+        weights: [N], how often every person counts (a bootstrap resample); default once.
 
     Raises:
-        ValueError: different shapes.
+        ValueError: different shapes, or a score that is not a number.
     """
+    return of_ranking(rank(labels, scores), interpolated, weights)
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """N people sorted by falling score, category by category: all that average precision depends on.
+
+    Attributes:
+        labels: bool [N, K], sorted.
+        order: [N, K], which person stands where.
+        tie_end: [N, K], the last place with the same score.
+    """
+
+    labels: np.ndarray
+    order: np.ndarray
+    tie_end: np.ndarray
+
+
+def rank(labels: np.ndarray, scores: np.ndarray) -> Ranking:
+    """Sort once, to measure many resamples; arguments as of `average_precision`."""
     labels, scores = np.asarray(labels, np.float64), np.asarray(scores, np.float64)
     if labels.shape != scores.shape or labels.ndim != 2:
         raise ValueError(f"labels of shape {labels.shape} for scores of shape {scores.shape}")
-    n, positives = len(labels), labels.sum(axis=0)
-    if not n:
-        return np.zeros(labels.shape[1])
+    if np.isnan(scores).any():
+        raise ValueError("a score is not a number")
+    n = len(labels)
     order = np.argsort(-scores, axis=0, kind="stable")
-    labels, scores = np.take_along_axis(labels, order, axis=0), np.take_along_axis(scores, order, axis=0)
-    right = labels.cumsum(axis=0)
-    precision = right / np.arange(1, n + 1)[:, None]
-    if not interpolated:
-        precision = _at_end_of_tie(precision, scores)
-    else:
+    scores = np.take_along_axis(scores, order, axis=0)
+    last = np.vstack([scores[1:] != scores[:-1], np.ones((min(n, 1), scores.shape[1]), bool)])
+    tie_end = np.minimum.accumulate(np.where(last, np.arange(n)[:, None], n)[::-1], axis=0)[::-1]
+    return Ranking(np.take_along_axis(labels, order, axis=0) > 0, order, tie_end)
+
+
+def of_ranking(ranking: Ranking, interpolated: bool = False, weights: np.ndarray | None = None) -> np.ndarray:
+    """`average_precision` of people sorted already."""
+    n, k = ranking.labels.shape
+    if not n:
+        return np.zeros(k)
+    often = np.ones((n, 1)) if weights is None else np.asarray(weights, np.float64)[ranking.order]
+    positive = ranking.labels * often
+    right, seen = positive.cumsum(axis=0), np.broadcast_to(often, (n, k)).cumsum(axis=0)
+    precision = np.divide(right, seen, out=np.zeros((n, k)), where=seen > 0)
+    if interpolated:
         precision = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
-    return (precision * labels).sum(axis=0) / np.maximum(positives, 1)
-
-
-def _at_end_of_tie(values: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Every value replaced by that of the last row with the same score; rows are sorted by score."""
-    n = len(scores)
-    last = np.vstack([scores[1:] != scores[:-1], np.ones((1, scores.shape[1]), bool)])
-    end = np.minimum.accumulate(np.where(last, np.arange(n)[:, None], n)[::-1], axis=0)[::-1]
-    return np.take_along_axis(values, end, axis=0)
+    else:
+        precision = np.take_along_axis(precision, ranking.tie_end, axis=0)
+    wanted = right[-1]
+    return np.divide((precision * positive).sum(axis=0), wanted, out=np.zeros(k), where=wanted > 0)
 
 
 def emotic_map(labels: np.ndarray, scores: np.ndarray) -> dict[str, float | np.ndarray]:

@@ -1,0 +1,250 @@
+"""Scenes: run, resumed, scored, compared; COCO results files of other tools."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from emotion import datasets, hub
+from emotion.datasets import scenes as scene_data
+from emotion.errors import UserError
+from emotion.labels import EMOTIC, VAD
+from emotion.models import benet_decode as decode
+from emotion.models.benet import BENet, BENetConfig
+from eval import bootstrap, emotic, results, scene_predictions, scenes
+from eval.__main__ import main
+from eval.metrics.detection_ap import detection_ap_core as detection
+from eval.metrics.detection_ap.detection_ap_core import detection_ap
+
+TINY = {"input": decode.SceneInput(size=64), "width": 4, "stem": 4, "modules": (1, 1, 1), "blocks": 1, "bottlenecks": 1}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained BENet whose boxes have plausible sizes."""
+    torch.manual_seed(0)
+    model = BENet(BENetConfig(**TINY, heads=("det", "bu"), labels=EMOTIC, affect=VAD)).eval()
+    with torch.no_grad():
+        model.size.low[-1][-1].bias.fill_(6)
+        model.size.high[-1][-1].bias.fill_(12)
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    hub.save(model, "benet", folder, hub.Card("benet.tiny", "MIT", True), "# Tiny\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return datasets.reader("emotic").fake(tmp_path_factory.mktemp("data") / "emotic", scenes=5)
+
+
+def run(checkpoint: Path, dataset: str, data: Path, out: Path, *more: str) -> int:
+    given = ["--dataset", dataset, "--data", str(data), "--out", str(out), "--quiet", *more]
+    return main(["run", "--model", str(checkpoint), *given])
+
+
+def test_run_score_and_compare(checkpoint: Path, people: Path, tmp_path: Path, capsys) -> None:
+    assert run(checkpoint, "emotic", people, tmp_path) == 0
+    result = results.read(tmp_path / "benet.tiny--emotic--test.json")
+    found = result.tasks["emotions"].metrics
+    assert {"mAP", "mAP interpolated", "mAP detected", "VAD error", "VAD error dominance"} <= set(found)
+    assert found["mAP"].low <= found["mAP"].high and result.run.samples_per_second
+    file = tmp_path / "predictions" / result.run.predictions
+    given = ["--dataset", "emotic", "--data", str(people), "--out", str(tmp_path)]
+    assert main(["score", "--predictions", str(file), "--name", "again", *given]) == 0
+    assert results.read(tmp_path / "again--emotic--test.json").tasks == result.tasks
+    capsys.readouterr()
+    assert main(["compare", str(file), "benet.tiny", *given]) == 0
+    out = capsys.readouterr().out
+    assert "mAP detected" in out and "resampled: pictures" in out and "They differ most on" in out
+    data = datasets.reader("emotic").load(people, "val")
+    with pytest.raises(UserError, match="of other scenes or labels"):
+        scene_predictions.read(file, data)
+
+
+@pytest.mark.parametrize("mode", ["corrected", "published"])
+def test_figures_are_those_of_benets_evaluation(mode: str, checkpoint: Path, people: Path, tmp_path: Path) -> None:
+    more = ["--published"] if mode == "published" else []
+    assert run(checkpoint, "emotic", people, tmp_path, *more) == 0
+    name = "benet.tiny--emotic--test" + ("_published" if more else "")
+    result = results.read(tmp_path / f"{name}.json")
+    assert (result.data.protocol == scenes.PUBLISHED) == bool(more)
+    assert result.run.command.endswith("--published") == bool(more)
+    data, model = datasets.reader("emotic").load(people, "test"), hub.load(checkpoint)
+    labels, vad = (np.concatenate(x) for x in zip(*map(data.targets, data.scenes)))
+    boxes = [s.boxes for s in data.scenes]
+    picture = np.repeat(np.arange(len(data)), [len(b) for b in boxes])
+    options = decode.PUBLISHED if more else decode.DEFAULT
+    outputs = emotic.collect(model, map(data.picture, range(len(data))), boxes, options)
+    for found in outputs.detections:
+        found["emotions"] = found["emotions"][:, : len(EMOTIC)]
+    truth = emotic.Truth(picture, np.concatenate(boxes), labels, None, len(data))
+    outputs.scores["bu"], affect = np.split(outputs.scores["bu"], [len(EMOTIC)], axis=1)
+    expected = emotic.evaluate(truth, outputs, mode)
+    metrics = {k: f.value for k, f in result.tasks["emotions"].metrics.items()}
+    assert metrics["mAP"] == pytest.approx(expected["emotion"]["bu_cat_wo_det"].mean() / 100, abs=1e-9)
+    assert metrics["mAP detected"] == pytest.approx(expected["emotion"]["bu_cat_all_dets"].mean() / 100, abs=1e-9)
+    assert metrics["VAD error"] == pytest.approx(np.nanmean(np.abs(vad - affect)), abs=1e-6)
+    found = result.tasks["detection"].metrics["AP"].value
+    assert found == pytest.approx(expected["detection"]["AP"], abs=1e-9)
+
+
+def test_a_stopped_run_goes_on(checkpoint: Path, people: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(scene_predictions, "CHUNK", 2)
+    data, model = datasets.reader("emotic").load(people, "test"), hub.load(checkpoint)
+    whole, _ = scene_predictions.predict(model, data, tmp_path / "whole.npz", quiet=True)
+    seen: list[int] = []
+
+    def picture(i: int) -> np.ndarray:
+        seen.append(i)
+        if len(seen) == 4:
+            raise KeyboardInterrupt
+        return data.picture(i)
+
+    stopping = data.subset(slice(None))
+    object.__setattr__(stopping, "picture", picture)
+    with pytest.raises(KeyboardInterrupt):
+        scene_predictions.predict(model, stopping, tmp_path / "parts.npz", quiet=True)
+    found, _ = scene_predictions.predict(model, stopping, tmp_path / "parts.npz", quiet=True)
+    assert seen[4] == 2 and not (tmp_path / "parts.parts").exists()
+    for one, other in zip(whole, found, strict=True):
+        assert one.keys() == other.keys()
+        for key in one:
+            np.testing.assert_array_equal(one[key], other[key])
+
+
+def test_a_detector_alone_and_other_emotions(checkpoint: Path, people: Path, tmp_path: Path, capsys) -> None:
+    heco = datasets.reader("heco").fake(tmp_path / "heco")
+    assert run(checkpoint, "heco", heco, tmp_path, "--split", "train") == 0
+    assert set(results.read(tmp_path / "benet.tiny--heco--train.json").tasks) == {"detection"}
+    torch.manual_seed(0)
+    model = BENet(BENetConfig(**TINY, heads=("bu",), labels=EMOTIC)).eval()
+    hub.save(model, "benet", tmp_path / "bu", hub.Card("benet.bu", "MIT", True), "# Tiny\n")
+    assert run(tmp_path / "bu", "emotic", people, tmp_path) == 0
+    found = results.read(tmp_path / "benet.bu--emotic--test.json").tasks
+    assert set(found) == {"emotions"} and set(found["emotions"].metrics) == {"mAP", "mAP interpolated"}
+    assert run(tmp_path / "bu", "heco", heco, tmp_path, "--split", "train") == 2
+    assert "nothing to score" in capsys.readouterr().err
+
+
+def boxes_of(pictures: int, seed: int) -> tuple[list[dict], list[dict]]:
+    rng = np.random.default_rng(seed)
+    found, truth = [], []
+    for _ in range(pictures):
+        corner = rng.uniform(0, 300, (rng.integers(0, 5), 2))
+        boxes = np.concatenate([corner, corner + rng.uniform(20, 200, corner.shape)], axis=1)
+        near = boxes + rng.normal(0, 15, boxes.shape)
+        truth.append({"boxes": boxes})
+        found.append({"boxes": near, "scores": rng.random(len(near))})
+    return found, truth
+
+
+def test_weights_are_repetitions() -> None:
+    found, truth = boxes_of(30, 0)
+    matches = detection.match(found, truth)
+    for weights in bootstrap.multiplicities(30, 3):
+        rows = np.repeat(np.arange(30), weights)
+        again = detection.match([found[i] for i in rows], [truth[i] for i in rows])
+        np.testing.assert_allclose(
+            detection.average_precision(matches, weights=weights), detection.average_precision(again), atol=1e-12
+        )
+
+
+def test_paired_test_of_detectors() -> None:
+    found, truth = boxes_of(60, 1)
+    data = scene_data.Scenes("s", "test", tuple(
+        scene_data.make_scene(f"{i}.png", (600, 600), t["boxes"], []) for i, t in enumerate(truth)
+    ), (), lambda i: np.zeros((600, 600, 3), np.uint8))  # fmt: skip
+    exact = [{"boxes": t["boxes"], "scores": f["scores"]} for t, f in zip(truth, found)]
+    test = scenes.paired(exact, found, data, draws=200)["detection"]["AP"]
+    assert test["a"] == pytest.approx(1) and test["b"] == pytest.approx(detection_ap(found, truth)["AP"], abs=1e-3)
+    assert test["p"] < 0.02 and test["low"] > 0
+    same = scenes.paired(found, found, data, draws=50)["detection"]["AP"]
+    assert same["difference"] == 0 and same["p"] == 1 and same["low"] == same["high"] == 0
+
+
+# -- COCO results files ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def persons(tmp_path: Path) -> Path:
+    return datasets.reader("coco_person").fake(tmp_path / "persons")
+
+
+def detections(persons: Path) -> list[dict]:
+    """COCO results: every person, moved by a few pixels, and one box where nobody is."""
+    data = datasets.reader("coco_person").load(persons, "test")
+    out = [{"image_id": 0, "bbox": [1, 1, 20, 20], "score": 0.2}]
+    for scene in data.scenes:
+        for x0, y0, x1, y1 in scene.boxes:
+            out.append({"image": scene.file, "bbox": [x0 + 2, y0 + 1, x1 - x0, y1 - y0], "score": 0.9})
+    return out
+
+
+def score(persons: Path, entries: list, out: Path) -> int:
+    path = out / "found.json"
+    path.write_text(json.dumps(entries), encoding="utf-8")
+    given = ["--dataset", "coco_person", "--data", str(persons), "--out", str(out / "results")]
+    return main(["score", "--predictions", str(path), "--name", "theirs", *given])
+
+
+def test_coco_results_are_scored(persons: Path, tmp_path: Path) -> None:
+    entries = detections(persons)
+    assert score(persons, entries, tmp_path) == 0
+    found = results.read(tmp_path / "results" / "theirs--coco_person--test.json").tasks["detection"]
+    data = datasets.reader("coco_person").load(persons, "test")
+    rows = [{"boxes": np.zeros((0, 4)), "scores": np.zeros(0)} for _ in data.scenes]
+    for i, scene in enumerate(data.scenes):
+        boxes = (scene.boxes + np.array([2, 1, 2, 1])).tolist()
+        boxes += [[1, 1, 21, 21]] if i == 0 else []
+        rows[i] = {"boxes": np.array(boxes), "scores": np.array([0.9] * len(scene) + [0.2] * (i == 0))}
+    expected = detection_ap(rows, [{"boxes": s.boxes} for s in data.scenes])
+    assert found.metrics["AP"].value == pytest.approx(expected["AP"])
+    assert found.metrics["AP"].low <= found.metrics["AP"].value <= found.metrics["AP"].high
+    assert found.n == sum(len(s) for s in data.scenes)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"image_id": 99, "bbox": [0, 0, 1, 1], "score": 1}, "entry 0: no picture 99 in this split"),
+        ({"image_id": 0, "bbox": [0, 0, 0, 5], "score": 1}, "has no area"),
+        ({"image_id": 0, "bbox": [500, 0, 5, 5], "score": 1}, "lies outside test_0.png (128 x 96)"),
+        ({"image_id": 0, "bbox": [0, 0, 5], "score": 1}, "bbox is [0, 0, 5], expected 4 numbers"),
+        ({"image_id": 0, "bbox": [0, 0, 5, 5], "score": float("nan")}, "score is [nan]"),
+        ({"image_id": 0, "bbox": [0, 0, 5, 5]}, "score is [None]"),
+        ({"image_id": 0, "person": 3}, "person 3 with emotions expected"),
+        ({"image_id": 0, "bbox": [0, 0, 5, 5], "score": 1, "emotions": []}, "the data set has none"),
+        ("text", "entry 0: not an object"),
+    ],
+)
+def test_wrong_entries_are_named(entry, message: str, persons: Path, tmp_path: Path, capsys) -> None:
+    assert score(persons, [entry], tmp_path) == 2
+    assert message in capsys.readouterr().err and not (tmp_path / "results").exists()
+
+
+def test_emotions_at_annotated_boxes(tmp_path: Path) -> None:
+    data = datasets.reader("emotic").load(datasets.reader("emotic").fake(tmp_path / "emotic"), "test")
+    perfect = [{"image": s.file, "person": k, "emotions": row.tolist()}
+               for s in data.scenes for k, row in enumerate(data.targets(s)[0])]  # fmt: skip
+    path = tmp_path / "found.json"
+    path.write_text(json.dumps(perfect), encoding="utf-8")
+    found = scenes.score(scene_predictions.read(path, data), data, draws=5)
+    assert set(found) == {"emotions"}
+    assert found["emotions"].metrics["mAP"].value == pytest.approx(
+        np.mean([v > 0 for v in found["emotions"].per_label["AP"].values()])
+    )
+    few = [e | {"vad": [0.5, 0.5, 0.5]} if k else e for k, e in enumerate(perfect)]
+    path.write_text(json.dumps(few), encoding="utf-8")
+    with pytest.raises(UserError, match=r"1 of .* people have no vad"):
+        scene_predictions.read(path, data)
+    boxes = [{"image_id": 0, "bbox": [1, 1, 9, 9], "score": 1} | more for more in ({}, {"emotions": [0.1] * 26})]
+    path.write_text(json.dumps(boxes), encoding="utf-8")
+    with pytest.raises(UserError, match="1 of 2 detections have no emotions"):
+        scene_predictions.read(path, data)
+    path.write_text(json.dumps(perfect[1:]), encoding="utf-8")
+    with pytest.raises(UserError, match="emotions are given for"):
+        scene_predictions.read(path, data)
