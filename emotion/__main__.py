@@ -84,13 +84,19 @@ def _predictions(command: Callable[..., argparse.ArgumentParser]) -> None:
 
 def _data(command: Callable[..., argparse.ArgumentParser]) -> None:
     """Commands that make files out of data sets and films."""
-    text = "cut voice and faces out of clips, once, for training and evaluation"
+    text = "cut the faces (and voices) of a data set out, once, for training and evaluation"
     more = "A run that was stopped goes on when the same command is given again."
     sub = command("prepare", "prepare:run", text, more)
-    sub.add_argument("set", choices=("ravdess", "clips"), help="clips: your own, from a CSV table (file, label, ...)")
+    sets = ("ravdess", "clips", "affectnet", "ckplus")
+    sub.add_argument("set", choices=sets, help="clips: your own, from a CSV table (file, label, ...)")
     sub.add_argument("source", type=Path, metavar="SOURCE", help="folder or zip archive of the set, or the table")
     sub.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="the prepared folder")
-    sub.add_argument("--model", metavar="NAME|FOLDER", help="prepare for this model; default: as the original does")
+    text = "prepare clips for this model; default: as the original does"
+    sub.add_argument("--model", metavar="NAME|FOLDER", help=text)
+    text = "of affectnet; may be given repeatedly; default: all that are there"
+    sub.add_argument("--split", action="append", choices=("train", "valid", "automatic"), help=text)
+    text = "of ckplus, haar as in the paper; default: %(default)s"
+    sub.add_argument("--detector", choices=("mtcnn", "haar", "dlib"), default="mtcnn", help=text)
 
     text = "cut the aligned face out of every frame of videos"
     more = "For every video a folder of numbered pictures and keypoints.csv; folders that have files are left alone."

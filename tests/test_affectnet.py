@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from emotion import datasets
+from emotion.__main__ import main as command
 from emotion.datasets import affectnet
 from emotion.errors import UserError
 from emotion.labels import AFFECTNET
@@ -60,12 +61,12 @@ def test_folders_are_in_numerical_order(tmp_path):
 def test_prepared_copy_has_the_same_faces_and_is_resumable(layout, tmp_path):
     affectnet.fake(tmp_path / "raw", layout=layout)
     raw = affectnet.load(tmp_path / "raw")
-    assert affectnet.prepare(tmp_path / "raw", tmp_path / "out", "train", size=48) == len(raw)
+    assert affectnet.prepare(tmp_path / "raw", tmp_path / "out", "train", size=48) == (len(raw), ())
     files = sorted((tmp_path / "out").rglob("*.*"))
     assert len(files) == len(raw) and not list((tmp_path / "out").rglob("*.part"))
     files[0].unlink()
     kept = {p: p.stat().st_mtime_ns for p in files[1:]}
-    assert affectnet.prepare(tmp_path / "raw", tmp_path / "out", "train", size=48) == len(raw)
+    assert affectnet.prepare(tmp_path / "raw", tmp_path / "out", "train", size=48) == (len(raw), ())
     assert {p: p.stat().st_mtime_ns for p in files[1:]} == kept and files[0].is_file()
     ours = affectnet.load(tmp_path / "out")
     assert sorted(ours.classes()) == sorted(raw.classes())
@@ -74,6 +75,32 @@ def test_prepared_copy_has_the_same_faces_and_is_resumable(layout, tmp_path):
     np.testing.assert_allclose(*affect, atol=1.01e-3)  # names hold thousandths
     with pytest.raises(UserError, match="prepared already"):
         affectnet.prepare(tmp_path / "out", tmp_path / "again", "train")
+
+
+def test_preparation_leaves_out_what_cannot_be_read(tmp_path):
+    rows = [["a.png", 10, 20, 30, 25, "", k % 8, 0.25, -0.5] for k in range(600)]
+    rows[1][0], rows[2][1] = "gone.png", 200
+    done = affectnet.prepare(_release(tmp_path, rows), tmp_path / "out", "train")
+    assert done.faces == 598 and len(done.problems) == 2
+    assert "gone.png" in done.problems[0] and "outside the picture" in done.problems[1]
+    data = affectnet.load(tmp_path / "out")
+    assert data.ids[0] == "0/0000000s0s250s-500.jpg" and data.ids[-1] == "1/0000599s7s250s-500.jpg"
+
+
+@pytest.mark.parametrize("layout", SPLITS)
+def test_the_command_prepares_every_split(layout, tmp_path, capsys):
+    affectnet.fake(tmp_path / "raw", layout=layout)
+    assert affectnet.splits(tmp_path / "raw") == SPLITS[layout]
+    given = ["prepare", "affectnet", str(tmp_path / "raw"), "-o", str(tmp_path / "out")]
+    assert command(given) == (2 if layout == "prepared" else 0)
+    said = capsys.readouterr()
+    if layout == "prepared":
+        assert "prepared already" in said.err
+        return
+    assert affectnet.splits(tmp_path / "out") == SPLITS[layout] and said.out.count("21 faces") == len(SPLITS[layout])
+    assert "neutral 3, happiness 3" in said.out
+    assert command([*given[:-1], str(tmp_path / "one"), "--split", "valid"]) == 0
+    assert affectnet.splits(tmp_path / "one") == ("valid",)
 
 
 def test_a_list_without_header_is_understood(tmp_path):

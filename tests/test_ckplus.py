@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 
 from emotion import datasets
+from emotion.__main__ import main as command
+from emotion.cli import prepare
 from emotion.datasets import ckplus
 from emotion.errors import UserError
 from emotion.labels import CKPLUS
@@ -62,16 +66,42 @@ def test_preparation_cuts_the_largest_face_and_is_resumable(root, tmp_path):
         return [Faces(np.array([[0, 0, 10, 10], [20, 30, 70, 90]]), np.ones(2)) for _ in pictures]
 
     out = tmp_path / "out"
-    assert ckplus.prepare(root, out, detect) == 44 == len(calls)
+    assert ckplus.prepare(root, out, detect) == (44, ())
+    assert [len(c) for c in calls] == [4] * 11
     data, whole = ckplus.load(out), ckplus.load(root)
     assert data.ids == whole.ids and data.fingerprint == whole.fingerprint
     assert ckplus.load(out, neutral="fourth-last").ids == data.ids  # only four frames are left
     assert (data.picture(5) == whole.picture(5)[30:90, 20:70]).all()
-    next(out.rglob("*.png")).unlink()
-    ckplus.prepare(root, out, detect)
-    assert len(calls) == 45 and not list(out.rglob("*.part"))
-    with pytest.raises(UserError, match="no face found"):
-        ckplus.prepare(root, tmp_path / "none", lambda pictures: [Faces.empty() for _ in pictures])
+    label = next((out / ckplus.EMOTION).glob("*/*"))
+    shutil.rmtree(label)  # as if stopped before the sequence was complete
+    assert ckplus.prepare(root, out, detect) == (44, ())
+    assert len(calls) == 12 and ckplus.load(out).fingerprint == whole.fingerprint and not list(out.rglob("*.part"))
+
+
+def test_a_frame_without_a_face_is_cut_as_its_neighbour(root, tmp_path):
+    def detect(pictures):
+        box = Faces(np.array([[20, 30, 70, 90]]), np.ones(1))
+        return [Faces.empty(), box, *[Faces.empty()] * (len(pictures) - 2)]
+
+    assert ckplus.prepare(root, tmp_path / "out", detect).faces == 44
+    data, whole = ckplus.load(tmp_path / "out"), ckplus.load(root)
+    assert all((data.picture(k) == whole.picture(k)[30:90, 20:70]).all() for k in range(4))
+    done = ckplus.prepare(root, tmp_path / "none", lambda pictures: [Faces.empty()] * len(pictures))
+    assert done.faces == 0 and len(done.problems) == 11 and "no face found in" in done.problems[0]
+    assert not (tmp_path / "none").exists()
+
+
+def test_the_command_prepares_what_it_can(root, tmp_path, capsys, monkeypatch):
+    face = Faces(np.array([[20, 30, 70, 90]]), np.ones(1))
+    monkeypatch.setattr(prepare, "detector", lambda name: lambda pictures: [face] * len(pictures))
+    broken = ckplus.read_sequences(root)[0].frames[-1]
+    broken.write_bytes(b"no picture")
+    given = ["prepare", "ckplus", str(root), "-o", str(tmp_path / "out")]
+    assert command(given) == 0
+    said = capsys.readouterr().out
+    assert f"cannot read the frame {broken}" in said and "40 faces" in said and "neutral 10" in said
+    monkeypatch.setattr(prepare, "detector", lambda name: lambda pictures: [Faces.empty()] * len(pictures))
+    assert command([*given[:-1], str(tmp_path / "none")]) == 2
 
 
 def test_bad_files(root):

@@ -10,7 +10,7 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -75,6 +75,13 @@ class Samples:
             digest.update(task.encode())
             digest.update(np.round(self.targets[task].astype(np.float64), 6).tobytes())
         return digest.hexdigest()
+
+
+class Prepared(NamedTuple):
+    """What a reader's `prepare` has done: how many faces the copy holds, and what could not be used, in words."""
+
+    faces: int
+    problems: tuple[str, ...]
 
 
 READERS = (

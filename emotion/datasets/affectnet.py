@@ -11,15 +11,16 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 from PIL import Image
 
-from emotion.datasets import Samples
+from emotion.datasets import Prepared, Samples
 from emotion.errors import UserError
 from emotion.labels import AFFECTNET, VALENCE_AROUSAL
 
@@ -64,7 +65,8 @@ SPLITS = {
 
 
 class Face(NamedTuple):
-    """One row: `box` is left, top, width, height in the picture, None where the picture is a crop already."""
+    """One row: `box` is left, top, width, height in the picture, None where the picture is a crop already; `number`
+    counts the rows of the list."""
 
     name: str
     path: Path
@@ -72,6 +74,7 @@ class Face(NamedTuple):
     expression: int
     valence: float
     arousal: float
+    number: int = -1
 
 
 def load(root: str | Path, split: str = "train") -> Samples:
@@ -257,37 +260,72 @@ def _read_prepared(root: Path, place: Place) -> Iterator[Face]:
             yield Face(f"{part.name}/{path.name}", path, None, *parse_name(path.name)[1:])
 
 
-def prepare(root: str | Path, out: str | Path, split: str, size: int = 96) -> int:
+def splits(root: str | Path) -> tuple[str, ...]:
+    """The splits that a folder in one of the layouts holds.
+
+    Raises:
+        UserError: no AffectNet folder.
+    """
+    root, read = Path(root), _layout(Path(root))
+
+    def there(place: Place) -> bool:
+        if read is _read_2017:
+            return any((root / t).is_file() for t in place.table)
+        folder = place.prepared if read is _read_prepared else place.release_2021
+        return bool(folder) and (root / folder).is_dir()
+
+    return tuple(name for name, place in SPLITS.items() if there(place))
+
+
+def prepare(
+    root: str | Path,
+    out: str | Path,
+    split: str,
+    size: int = 96,
+    progress: Callable[[list[Face]], Iterable[Face]] = iter,
+) -> Prepared:
     """Cut the faces of one split out of the release of 2017 or 2021 and write them in the prepared layout.
 
     Faces that are there already are kept, so an interrupted run goes on where it stopped. Numbers are row numbers of
-    the release's list (its file numbers for 2021); rows without an expression are not written.
+    the release's list (its file numbers for 2021); rows without an expression are not written. Pictures that cannot be
+    read are left out and told.
 
-    Returns:
-        How many faces the split has now.
+    Args:
+        root: the release.
+        out: where the prepared faces go.
+        split: "train", "valid" or "automatic".
+        size: side of the faces in pixels.
+        progress: is given all rows and yields them, to show how far it is.
 
     Raises:
-        UserError: as `load`; unreadable pictures; `root` is prepared already.
+        UserError: as `load`; `root` is prepared already.
     """
     root, place = Path(root), _place(split)
     read = _layout(root)
     if read is _read_prepared:
         raise UserError(f"{root} is prepared already")
-    count = 0
-    for row, face in enumerate(map(_checked, read(root, place))):
-        if face.expression >= len(AFFECTNET):
-            continue
-        number = int(face.path.stem) if face.box is None and face.path.stem.isdecimal() else row
-        target = Path(out) / place.prepared / str(number // 500) / file_name(number, *face[3:])
-        count += 1
-        if target.is_file():
-            continue
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_suffix(".part")
-        crop = Image.fromarray(_picture(face)).resize((size, size), Image.Resampling.BILINEAR)
-        crop.save(partial, format="JPEG", quality=95, subsampling=0)
-        partial.replace(target)
-    return count
+    faces = [face._replace(number=k) for k, face in enumerate(map(_checked, read(root, place)))]
+    done, problems = 0, []
+    for face in progress([f for f in faces if f.expression < len(AFFECTNET)]):
+        number = int(face.path.stem) if face.box is None and face.path.stem.isdecimal() else face.number
+        name = file_name(number, face.expression, face.valence, face.arousal)
+        target = Path(out) / place.prepared / str(number // 500) / name
+        try:
+            if not target.is_file():
+                _write_face(face, target, size)
+            done += 1
+        except UserError as error:
+            problems.append(str(error))
+    return Prepared(done, tuple(problems))
+
+
+def _write_face(face: Face, target: Path, size: int) -> None:
+    # bilinear without smoothing, as ESR's networks have their faces cut at prediction
+    pixels = cv2.resize(_picture(face), (size, size), interpolation=cv2.INTER_LINEAR)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_suffix(".part")
+    Image.fromarray(pixels).save(partial, format="JPEG", quality=95, subsampling=0)
+    partial.replace(target)
 
 
 # -- synthetic copy --------------------------------------------------------------------------------------------------

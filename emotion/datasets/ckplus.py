@@ -7,14 +7,14 @@ sequence is not labelled). `prepare` writes a copy of the same layout with faces
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from emotion.datasets import Samples
+from emotion.datasets import Prepared, Samples
 from emotion.errors import UserError
 from emotion.labels import CKPLUS
 from emotion.outputs import Faces
@@ -25,6 +25,7 @@ CODES = dict(enumerate(("anger", "contempt", "disgust", "fear", "happiness", "sa
 FOLDS = 10
 TRAINING_FOLDS = 4  # the paper's ESR-4 trains on four of the eight folds that are left, one less per branch
 NEUTRAL = {"first": 0, "fourth-last": -4}
+PARTS = (0, -3, -2, -1)  # frames of a sequence that are used
 
 
 class Recording(NamedTuple):
@@ -134,43 +135,58 @@ def _grey(path: Path) -> np.ndarray:
         raise UserError(f"cannot read the frame {path}: {error}") from error
 
 
-def prepare(root: str | Path, out: str | Path, detect: Callable[[Sequence[np.ndarray]], list[Faces]]) -> int:
+def prepare(
+    root: str | Path,
+    out: str | Path,
+    detect: Callable[[Sequence[np.ndarray]], list[Faces]],
+    progress: Callable[[list[Recording]], Iterable[Recording]] = iter,
+) -> Prepared:
     """Write a copy with the largest face cut out of the first and the last three frames of every labelled sequence.
 
-    Frames that are there already are kept, so an interrupted run goes on where it stopped.
+    Sequences that are there already are kept, so an interrupted run goes on where it stopped. A frame without a face
+    is cut as its neighbour; a sequence without any, or with an unreadable frame, is left out and told.
 
     Args:
         root: the original folder.
         out: where the copy goes.
         detect: a face detector of `emotion.faces` (the paper used Viola and Jones's).
-
-    Returns:
-        How many frames the copy has.
+        progress: is given all sequences and yields them, to show how far it is.
 
     Raises:
-        UserError: as `load`; a frame without a face.
+        UserError: as `read_sequences`.
     """
-    root, out, count = Path(root), Path(out), 0
-    for sequence in read_sequences(root):
-        for path in (sequence.frames[0], *sequence.frames[-3:]):
-            target = out / path.relative_to(root)
-            count += 1
-            if not target.is_file():
-                _write_face(path, target, detect)
-        labels = out / EMOTION / sequence.subject / sequence.name
-        shutil.copytree(root / EMOTION / sequence.subject / sequence.name, labels, dirs_exist_ok=True)
-    return count
+    root, out, done, problems = Path(root), Path(out), 0, []
+    for sequence in progress(read_sequences(root)):
+        labels = Path(EMOTION) / sequence.subject / sequence.name
+        try:
+            if not (out / labels).is_dir():
+                _write_sequence(sequence, out / IMAGES / sequence.subject / sequence.name, detect)
+                _copy_whole(root / labels, out / labels)  # last: a sequence with a label is complete
+            done += len(PARTS)
+        except UserError as error:
+            problems.append(str(error))
+    return Prepared(done, tuple(problems))
 
 
-def _write_face(path: Path, target: Path, detect: Callable[[Sequence[np.ndarray]], list[Faces]]) -> None:
-    grey = _grey(path)
-    (faces,) = detect([np.repeat(grey[..., None], 3, axis=2)])
-    if not len(faces):
-        raise UserError(f"no face found in {path}; try another detector")
-    x0, y0, x1, y1 = np.rint(faces.boxes[faces.areas.argmax()]).astype(int)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_suffix(".part")
-    Image.fromarray(grey[max(y0, 0) : y1, max(x0, 0) : x1]).save(partial, format="PNG")
+def _write_sequence(sequence: Recording, folder: Path, detect: Callable[[Sequence[np.ndarray]], list[Faces]]) -> None:
+    paths = [sequence.frames[k] for k in PARTS]
+    frames = [_grey(path) for path in paths]
+    found = detect([np.repeat(f[..., None], 3, axis=2) for f in frames])
+    boxes = [f.boxes[f.areas.argmax()] if len(f) else None for f in found]
+    known = [k for k, box in enumerate(boxes) if box is not None]
+    if not known:
+        raise UserError(f"no face found in {paths[0].parent}; try another detector")
+    folder.mkdir(parents=True, exist_ok=True)
+    for k, (path, frame) in enumerate(zip(paths, frames)):
+        nearest = min(known, key=lambda other: abs(other - k))  # people hardly move in these films
+        x0, y0, x1, y1 = np.rint(boxes[nearest]).astype(int)
+        Image.fromarray(frame[max(y0, 0) : y1, max(x0, 0) : x1]).save(folder / path.name)
+
+
+def _copy_whole(source: Path, target: Path) -> None:
+    partial = target.with_name(target.name + ".part")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(source, partial)
     partial.replace(target)
 
 
