@@ -26,7 +26,11 @@ ABOUT = ("model", "source", "note")  # what a reported row has beside figures
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table. `origin` is a citation (reported) or the commit and date (measured)."""
+    """One line of a table.
+
+    `origin` is a citation (reported) or the commit and date (measured); `command` is what measures it again,
+    `risk` and `per_label` are as in `results.TaskResult`.
+    """
 
     model: str
     measured: bool
@@ -38,6 +42,9 @@ class Row:
     speed: float | None = None
     licence: str = ""
     weights: str = ""
+    command: str = ""
+    risk: tuple[float, ...] = ()
+    per_label: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 @dataclass
@@ -140,7 +147,7 @@ def _row(result: Result, task: str) -> Row:
     return Row(
         model=model.name,
         measured=True,
-        figures=found.metrics,
+        figures=found.metrics | {name: Figure(value) for name, value in found.calibration.items()},
         origin=f"{run.date}, commit {run.commit}",
         note="; ".join(found.notes),
         parameters=model.parameters,
@@ -148,6 +155,9 @@ def _row(result: Result, task: str) -> Row:
         speed=run.samples_per_second,
         licence=model.licence,
         weights=model.weights,
+        command=run.command,
+        risk=found.risk,
+        per_label=found.per_label,
     )
 
 

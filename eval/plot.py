@@ -1,14 +1,27 @@
-"""Accuracy against speed as an SVG drawing: no library, no script, readable by screen readers."""
+"""Drawings of the leaderboard as SVG: no library, no script, readable by screen readers."""
 
 from __future__ import annotations
 
 import html
 import math
+from collections.abc import Callable
 
-from eval.leaderboard import Table
+from eval.leaderboard import Row, Table
+from eval.results import COVERAGES
 
 WIDTH, HEIGHT = 640, 320
-LEFT, RIGHT, TOP, BOTTOM = 64, 150, 12, 44
+LEFT, RIGHT, TOP, BOTTOM = 64, 170, 12, 44
+CURVES = 8  # drawn at most, of the best rows
+DASHES = ("", "6 3", "2 3", "9 3 2 3")  # lines differ in more than colour
+COLOURS = ("var(--accent)", "var(--second)")
+
+Limits = tuple[float, float]
+Place = Callable[[float, float], tuple[float, float]]
+
+
+def drawings(table: Table, tables: list[Table]) -> str:
+    """Every drawing of a table, one after the other; "" where there is nothing to draw."""
+    return accuracy_against_speed(table, tables) + risk_coverage(table)
 
 
 def accuracy_against_speed(table: Table, tables: list[Table]) -> str:
@@ -24,34 +37,85 @@ def accuracy_against_speed(table: Table, tables: list[Table]) -> str:
     return _scatter(points, "milliseconds per face", table.main) if len(points) > 1 else ""
 
 
+def risk_coverage(table: Table) -> str:
+    """Error of the surest answers of the rows with an uncertainty, or "" without any."""
+    rows = [row for row in table.rows if row.risk][:CURVES]
+    if not rows:
+        return ""
+    high = _limits([0.0, *(r for row in rows for r in row.risk)])[1]
+    place = _place((0, 1), (0, high))
+    parts = _axes(place, (0, 1), (0, high), lambda x: f"{x:.0%}", "answers kept, the surest first →, their error ↑")
+    taken: list[float] = []
+    for k, row in enumerate(rows):
+        style = f'stroke="{COLOURS[k % 2]}" stroke-dasharray="{DASHES[k // 2 % 4]}"'
+        points = " ".join("{:.1f},{:.1f}".format(*place(c, r)) for c, r in zip(COVERAGES, row.risk))
+        parts.append(f'<polyline points="{points}" fill="none" stroke-width="2" {style}/>')
+        x, y = place(1, row.risk[-1])
+        while any(abs(y - other) < 14 for other in taken):  # names must not lie on each other
+            y += 14
+        taken.append(y)
+        parts.append(f'<text x="{x + 8:.1f}" y="{y + 4:.1f}">{html.escape(row.model)}</text>')
+    return _svg(parts, "Risk against coverage. " + "; ".join(map(_risk_in_words, rows)))
+
+
+def _risk_in_words(row: Row) -> str:
+    half = row.risk[COVERAGES.index(0.5)]
+    return f"{row.model}: error {row.risk[-1]:.4f} of all answers, {half:.4f} of the surest half"
+
+
 def _scatter(points: list[tuple[str, float, float]], across: str, up: str) -> str:
-    """Points with their names; the horizontal axis is logarithmic."""
+    """Points with their names, and the line of those that no other beats; the horizontal axis is logarithmic."""
     xs, ys = [math.log10(x) for _, x, _ in points], [y for *_, y in points]
-    low_x, high_x = _limits(xs)
-    low_y, high_y = _limits(ys)
-
-    def place(x: float, y: float) -> tuple[float, float]:
-        right = (x - low_x) / (high_x - low_x) * (WIDTH - LEFT - RIGHT)
-        return LEFT + right, HEIGHT - BOTTOM - (y - low_y) / (high_y - low_y) * (HEIGHT - TOP - BOTTOM)
-
-    floor = HEIGHT - BOTTOM
-    parts = [f'<path d="M{LEFT} {TOP}V{floor}H{WIDTH - RIGHT}" fill="none" stroke="var(--line)"/>']
-    for k in range(5):
-        x, y = low_x + k / 4 * (high_x - low_x), low_y + k / 4 * (high_y - low_y)
-        at_x, at_y = place(x, y)
-        parts.append(f'<text class="tick" x="{at_x:.0f}" y="{floor + 18}" text-anchor="middle">{10**x:.3g}</text>')
-        parts.append(f'<text class="tick" x="{LEFT - 8}" y="{at_y + 4:.0f}" text-anchor="end">{y:.3f}</text>')
-    parts.append(f'<text class="tick" x="{LEFT}" y="{HEIGHT - 6}">{html.escape(across)} →, {html.escape(up)} ↑</text>')
+    limits = _limits(xs), _limits(ys)
+    place = _place(*limits)
+    parts = _axes(place, *limits, lambda x: f"{10**x:.3g}", f"{across} →, {up} ↑")
+    front = " ".join("{:.1f},{:.1f}".format(*place(x, y)) for x, y in pareto(xs, ys))
+    parts.append(f'<polyline points="{front}" fill="none" stroke="var(--accent)" stroke-dasharray="4 4"/>')
     for (name, *_), x, y in zip(points, xs, ys):
         at_x, at_y = place(x, y)
         parts.append(f'<circle cx="{at_x:.1f}" cy="{at_y:.1f}" r="4" fill="var(--accent)"/>')
         parts.append(f'<text x="{at_x + 8:.1f}" y="{at_y + 4:.1f}">{html.escape(name)}</text>')
-    words = "; ".join(f"{name}: {x:.3g} {across}, {up} {y:.4f}" for name, x, y in points)
+    return _svg(parts, "; ".join(f"{name}: {x:.3g} {across}, {up} {y:.4f}" for name, x, y in points))
+
+
+def pareto(costs: list[float], gains: list[float]) -> list[tuple[float, float]]:
+    """The points that no other one beats in both cost (less is better) and gain, the cheapest first."""
+    front: list[tuple[float, float]] = []
+    for cost, gain in sorted(zip(costs, gains), key=lambda p: (p[0], -p[1])):
+        if not front or gain > front[-1][1]:
+            front.append((cost, gain))
+    return front
+
+
+def _place(across: Limits, up: Limits) -> Place:
+    """Values -> pixels."""
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        right = (x - across[0]) / (across[1] - across[0]) * (WIDTH - LEFT - RIGHT)
+        return LEFT + right, HEIGHT - BOTTOM - (y - up[0]) / (up[1] - up[0]) * (HEIGHT - TOP - BOTTOM)
+
+    return place
+
+
+def _axes(place: Place, across: Limits, up: Limits, tick: Callable[[float], str], title: str) -> list[str]:
+    """Two axes with five ticks each."""
+    floor = HEIGHT - BOTTOM
+    parts = [f'<path d="M{LEFT} {TOP}V{floor}H{WIDTH - RIGHT}" fill="none" stroke="var(--line)"/>']
+    for k in range(5):
+        x, y = (low + k / 4 * (high - low) for low, high in (across, up))
+        at_x, at_y = place(x, y)
+        parts.append(f'<text class="tick" x="{at_x:.0f}" y="{floor + 18}" text-anchor="middle">{tick(x)}</text>')
+        parts.append(f'<text class="tick" x="{LEFT - 8}" y="{at_y + 4:.0f}" text-anchor="end">{y:.3f}</text>')
+    parts.append(f'<text class="tick" x="{LEFT}" y="{HEIGHT - 6}">{html.escape(title)}</text>')
+    return parts
+
+
+def _svg(parts: list[str], words: str) -> str:
     label = html.escape(words, quote=True)
     return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
 
 
-def _limits(values: list[float]) -> tuple[float, float]:
+def _limits(values: list[float]) -> Limits:
     """A range around the values with some room, never empty."""
     low, high = min(values), max(values)
     room = 0.1 * (high - low) or 0.05 * abs(high) or 1.0

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from emotion.errors import UserError
-from emotion.ui import image, models, theme
+from emotion.ui import image, leaderboard, models, theme
 from emotion.ui.pieces import EXAMPLES, Models
 
 
@@ -28,6 +28,7 @@ class Tab(NamedTuple):
 
 TABS = (
     Tab("image", "Image", image.tab, face=True),
+    Tab("leaderboard", "Leaderboard", leaderboard.tab),
     Tab("models", "Models", models.tab),
 )
 MAX_UPLOAD = "64mb"

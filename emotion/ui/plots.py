@@ -1,6 +1,6 @@
 """Plots of one face as HTML and SVG: crisp at every size, in the page's light and dark colours, readable without sight.
 
-Only the classes and variables of `theme.CSS` are used; nothing here needs gradio.
+Only the classes and variables of style.css are used; nothing here needs gradio.
 """
 
 from __future__ import annotations
@@ -33,12 +33,14 @@ def swatch(label: str, text: str = "") -> str:
     return f'<span class="em-swatch" style="background:{draw.colour(label)}"></span>{escape(text or label)}'
 
 
-def _bar(value: float, rgb: str, extra: str = "", muted: bool = False) -> str:
+def bar(value: float, rgb: str, extra: str = "", muted: bool = False) -> str:
+    """A horizontal bar for a value in [0, 1]; the number must stand beside it."""
     fill = f'<i class="em-fill{" em-muted" if muted else ""}" style="width:{100 * value:.1f}%;background:{rgb}"></i>'
     return f'<span class="em-bar" aria-hidden="true">{fill}{extra}</span>'
 
 
-def _whisker(low: float, high: float) -> str:
+def whisker(low: float, high: float) -> str:
+    """A range in [0, 1] over a bar."""
     return f'<i class="em-whisker" style="left:{100 * low:.1f}%;width:{max(0.4, 100 * (high - low)):.1f}%"></i>'
 
 
@@ -55,9 +57,9 @@ def expression_bars(task: Task, face: int) -> str:
         whisker = ""
         if task.members is not None and len(task.members) > 1:
             column = task.members[:, face, k]
-            whisker = _whisker(float(column.min()), float(column.max()))
+            whisker = whisker(float(column.min()), float(column.max()))
         name = f"<strong>{escape(label)}</strong>" if winner else escape(label)
-        rows.append((name, _bar(value, draw.colour(label), whisker, muted=not winner), percent(value)))
+        rows.append((name, bar(value, draw.colour(label), whisker, muted=not winner), percent(value)))
     return _rows(rows)
 
 
@@ -69,8 +71,8 @@ def action_units(task: Task, face: int) -> str:
         threshold = 0.5 if task.thresholds is None else float(task.thresholds[k])
         tick = f'<i class="em-tick" style="left:{100 * threshold:.1f}%"></i>'
         name = f"{escape(label)} {escape(ACTION_UNIT_NAMES.get(label, ''))}"
-        bar = _bar(value, "var(--em-accent)", tick, muted=value < threshold)
-        rows.append((f"<strong>{name}</strong>" if value >= threshold else name, bar, percent(value)))
+        name = f"<strong>{name}</strong>" if value >= threshold else name
+        rows.append((name, bar(value, "var(--em-accent)", tick, muted=value < threshold), percent(value)))
     return f'<div class="em-units">{_rows(rows)}</div>'
 
 
@@ -80,7 +82,7 @@ def uncertainty(task: Task, face: int) -> str:
     if not values:
         return ""
     rows = [
-        (f'<span title="{KINDS[kind]}">{kind}</span>', _bar(value, "var(--em-accent)"), f"{value:.2f}")
+        (f'<span title="{KINDS[kind]}">{kind}</span>', bar(value, "var(--em-accent)"), f"{value:.2f}")
         for kind, value in values.items()
     ]
     return f'<p class="em-text">{uncertainty_in_words(values)}</p>{_rows(rows)}'
