@@ -16,6 +16,7 @@ from emotion.labels import index_map
 from emotion.models.base import FaceInput
 
 Batch = tuple[Tensor, dict[str, Tensor]]
+KEPT = 256_000_000  # bytes of fitted faces that a data set keeps in memory, so that small ones are decoded once
 
 
 class FaceData(Dataset):
@@ -33,6 +34,7 @@ class FaceData(Dataset):
 
     def __init__(self, parts: Sequence[Samples], spec: FaceInput, labels: dict[str, tuple[str, ...]]) -> None:
         self.parts, self.spec = list(parts), spec
+        self._kept: dict[int, np.ndarray] = {}
         self.ends = np.cumsum([len(p) for p in self.parts])
         columns = {t: [arrange(p, t, names) for p in self.parts] for t, names in labels.items()}
         self.targets = {task: torch.from_numpy(np.concatenate(rows)) for task, rows in columns.items()}
@@ -42,9 +44,14 @@ class FaceData(Dataset):
 
     def picture(self, index: int) -> np.ndarray:
         """Face `index` as uint8 [H, W, C] in the network's size and channel order."""
+        if index in self._kept:
+            return self._kept[index]
         part = int(np.searchsorted(self.ends, index, side="right"))
         first = int(self.ends[part]) - len(self.parts[part])
-        return fit_picture(self.parts[part].picture(index - first), self.spec)
+        face = fit_picture(self.parts[part].picture(index - first), self.spec)
+        if (len(self._kept) + 1) * face.nbytes <= KEPT:
+            self._kept[index] = face
+        return face
 
     def __getitems__(self, indices: list[int]) -> Batch:
         """A whole batch at once: uint8 [N, C, H, W] and float32 targets [N, K] per task."""

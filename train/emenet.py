@@ -43,12 +43,14 @@ class Phase:
         epochs: how many.
         lr: learning rate of everything.
         schedule: learning-rate factor.
+        evaluate_every: epochs between validations.
     """
 
     member: int = 0
     epochs: int = 10
     lr: float = 1e-3
     schedule: Schedule = field(default_factory=lambda: Schedule("step", factor=0.1, every=3))
+    evaluate_every: int = 1
 
 
 @dataclass(frozen=True)
@@ -193,6 +195,7 @@ class EMENetTrainee:
                 epochs=phase.epochs,
                 groups=[(phase.lr, [*self.model.members[phase.member].parameters()])],
                 schedule=phase.schedule,
+                evaluate_every=phase.evaluate_every,
                 setting=phase,
             )
             for phase in self.phases

@@ -62,7 +62,7 @@ class Clips(FaceData):
     def seen_as(self, spec: FaceInput) -> Clips:
         """The same data for a network with another input."""
         other = copy(self)
-        other.spec = spec
+        other.spec, other._kept = spec, {}
         return other
 
     def _films(self) -> list[np.ndarray]:

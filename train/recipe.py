@@ -20,10 +20,17 @@ FOLDER = Path(__file__).parent / "recipes"
 
 @dataclass(frozen=True)
 class Source:
-    """One data set of a recipe: which reader, which split, and the reader's own options."""
+    """One data set of a recipe.
+
+    Attributes:
+        dataset, split: which reader, which split.
+        first: only so many samples, 0 for all.
+        options: the reader's own.
+    """
 
     dataset: str
     split: str
+    first: int = 0
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -87,7 +94,8 @@ def load(name: str) -> Recipe:
 def _source(row: dict[str, Any], path: Path) -> Source:
     if not isinstance(row, dict) or not {"dataset", "split"} <= row.keys():
         raise UserError(f"{path}: every data source needs dataset and split, found {row}")
-    return Source(row["dataset"], row["split"], {k: v for k, v in row.items() if k not in ("dataset", "split")})
+    options = {k: v for k, v in row.items() if k not in ("dataset", "split", "first")}
+    return Source(row["dataset"], row["split"], row.get("first", 0), options)
 
 
 def parse(cls: Any, value: Any, where: str) -> Any:
@@ -116,7 +124,8 @@ def samples(recipe: Recipe, role: str, folders: dict[str, Path]) -> list[Samples
     for source in recipe.data.get(role, []):
         if source.dataset not in folders:
             raise UserError(f"recipe needs the data set {source.dataset}: add --data {source.dataset}=FOLDER")
-        out.append(datasets.reader(source.dataset).load(folders[source.dataset], source.split, **source.options))
+        found = datasets.reader(source.dataset).load(folders[source.dataset], source.split, **source.options)
+        out.append(found.subset(slice(source.first)) if source.first else found)
     return out
 
 

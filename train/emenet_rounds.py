@@ -1,0 +1,243 @@
+"""`python -m train.emenet_rounds --data ferplus=DIR --data diffusionfer=DIR`: does iterative distillation help?
+
+Round 0 are teachers on the labels there are, every later round students on the mean answers of the round before, each
+an ensemble (Deng, Wu, Shi 2021). What is trained is in two recipes; a stopped run goes on where it was. The tables
+compare the rounds' accuracy and uncertainty, and tell whether pictures without a face look more uncertain than faces.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from emotion import hub, media
+from emotion.errors import UserError
+from emotion.models.emenet import EMENet
+from emotion.outputs import Task
+from eval.metrics.risk_coverage.risk_coverage_core import auroc
+from train import calibrate, emenet, loop, soft_labels
+from train import recipe as recipes
+from train.emenet_data import Clips
+from train.recipe import Recipe
+
+REPLICATES = 300
+FIGURES = {
+    "expression_accuracy": "expression accuracy",
+    "expression_f1": "expression macro F1",
+    "expression_nll": "expression NLL",
+    "expression_ece": "expression ECE",
+    "ccc_valence": "CCC of valence",
+    "ccc_arousal": "CCC of arousal",
+    "rmse_valence": "RMSE of valence",
+    "rmse_arousal": "RMSE of arousal",
+}
+Tasks = dict[str, Task]
+Interval = tuple[float, float, float]  # value, lower and upper limit
+
+
+def train_round(recipe: Recipe, folders: dict[str, Path], out: Path, teacher: Path | None, command: str) -> Path:
+    """The checkpoint of one round, trained if it is not there yet."""
+    folder = out / recipe.name
+    if not (folder / hub.CONFIG).is_file():
+        trainee = emenet.build(recipe, folders, str(teacher) if teacher else None)
+        loop.fit(trainee, out, recipe.settings)
+        card, text = emenet.report(trainee, recipe, command)
+        hub.save(trainee.model, recipe.method, folder, card, text, half=True)
+    return folder
+
+
+def run(
+    teacher: Recipe, student: Recipe, folders: dict[str, Path], out: Path, seeds: int, rounds: int, command: str
+) -> list[list[Path]]:
+    """Checkpoints of all seeds and rounds, [seeds][1 + rounds]."""
+    found = []
+    for seed in range(seeds):
+        chain: list[Path] = []
+        for k in range(1 + rounds):
+            recipe = student if k else teacher
+            recipe = replace(recipe, settings=replace(recipe.settings, seed=100 * seed + k))
+            place = out / f"seed-{seed}" / f"round-{k}"
+            chain.append(train_round(recipe, folders, place, chain[-1] if k else None, command))
+        found.append(chain)
+    return found
+
+
+def answers(folder: Path, recipe: Recipe, folders: dict[str, Path]) -> tuple[list[list[Tasks]], dict[str, np.ndarray]]:
+    """What a checkpoint says about the validation faces, and their targets.
+
+    Returns:
+        Its members as networks of their own and the ensemble, ([members], [ensemble]); targets [N, K].
+    """
+    model = hub.load(folder)
+    data = Clips(recipes.samples(recipe, "valid", folders), model.config.input, model.labels)
+    logits = soft_labels.collect(model, data)
+    alone = [model.decode({t: z[m : m + 1] for t, z in logits.items()}) for m in range(model.config.members)]
+    return [alone, [model.decode(logits)]], soft_labels.truth(data)
+
+
+def compare(checkpoints: list[list[Path]], recipe: Recipe, folders: dict[str, Path]) -> dict[str, dict[str, Interval]]:
+    """Figure -> column -> mean over seeds and 95 % interval. A replicate draws seeds, and faces, the same for all.
+
+    Columns are a network and the ensemble of every round, and the change from the teachers' ensemble to a round's.
+    """
+    found = [[answers(folder, recipe, folders) for folder in chain] for chain in checkpoints]
+    truth = found[0][0][1]
+    networks = [[said for said, _ in chain] for chain in found]  # [seeds][rounds][alone, ensemble][...]
+    rng, n, seeds = np.random.default_rng(0), len(next(iter(truth.values()))), len(checkpoints)
+    draws = [(rng.integers(0, n, n), rng.integers(0, seeds, seeds)) for _ in range(REPLICATES)]
+    centre, *drawn = (_row(networks, truth, f, s) for f, s in [(np.arange(n), np.arange(seeds)), *draws])
+    out: dict[str, dict[str, Interval]] = {}
+    for key, value in centre.items():
+        low, high = np.quantile([row[key] for row in drawn], [0.025, 0.975])
+        out.setdefault(key[0], {})[key[1]] = (value, float(low), float(high))
+    return out
+
+
+def _row(
+    networks: list[list[list[list[Tasks]]]], truth: dict[str, np.ndarray], faces: np.ndarray, seeds: np.ndarray
+) -> dict[tuple[str, str], float]:
+    """(figure, column) -> mean over some seeds, of some faces."""
+    out: dict[tuple[str, str], float] = {}
+    y = {t: v[faces] for t, v in truth.items()}
+    for k in range(len(networks[0])):
+        for kind, name in enumerate(("one network", "ensemble")):
+            found = [
+                calibrate.figures({t: task[faces] for t, task in tasks.items()}, y)
+                for s in seeds
+                for tasks in networks[s][k][kind]
+            ]
+            for figure in FIGURES.keys() & found[0].keys():
+                out[figure, f"round {k}, {name}"] = float(np.mean([f[figure] for f in found]))
+        for figure in FIGURES:
+            if k and (figure, "round 0, ensemble") in out:
+                change = out[figure, f"round {k}, ensemble"] - out[figure, "round 0, ensemble"]
+                out[figure, f"round {k}, change"] = change
+    return out
+
+
+def table(compared: dict[str, dict[str, Interval]]) -> str:
+    """The comparison as Markdown."""
+    columns = list(next(iter(compared.values())))
+    lines = [f"| figure | {' | '.join(columns)} |", f"| --- |{' ---: |' * len(columns)}"]
+    for figure, text in FIGURES.items():
+        if figure in compared:
+            cells = [_cell(compared[figure][c], "+" if c.endswith("change") else "") for c in columns]
+            lines.append(f"| {text} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(interval: Interval, sign: str) -> str:
+    value, low, high = interval
+    return f"{value:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
+
+
+def strange(faces: np.ndarray, pictures: list[np.ndarray], seed: int = 0) -> dict[str, np.ndarray]:
+    """What a face network should doubt, as many as there are faces: uint8 [N, H, W, C] each.
+
+    Args:
+        faces: uint8 [N, H, W, C], with sides that 4 divides.
+        pictures: without people, uint8 [H, W, 3]; random squares are cut out of them. None: that kind is left out.
+        seed: of everything random.
+    """
+    rng = np.random.default_rng(seed)
+    n, h, w, c = faces.shape
+    tiles = faces.reshape(n, 4, h // 4, 4, w // 4, c).swapaxes(2, 3).reshape(n, 16, h // 4, w // 4, c)
+    mixed = np.stack([t[rng.permutation(16)] for t in tiles]).reshape(n, 4, 4, h // 4, w // 4, c)
+    half = faces.copy()
+    half[:, h // 2 :] = rng.integers(0, 256, half[:, h // 2 :].shape, dtype=np.uint8)
+    out = {
+        "noise": rng.integers(0, 256, faces.shape, dtype=np.uint8),
+        "faces with their tiles shuffled": mixed.reshape(n, 4, 4, h // 4, w // 4, c)
+        .swapaxes(2, 3)
+        .reshape(faces.shape),
+        "faces whose lower half is noise": half,
+    }
+    if pictures:
+        out["pictures without people"] = np.stack(
+            [_square(pictures[i % len(pictures)], (h, w), c, rng) for i in range(n)]
+        )
+    return out
+
+
+def _square(picture: np.ndarray, size: tuple[int, int], channels: int, rng: np.random.Generator) -> np.ndarray:
+    side = int(rng.integers(min(64, *picture.shape[:2]), min(picture.shape[:2]) + 1))
+    top, left = (int(rng.integers(0, have - side + 1)) for have in picture.shape[:2])
+    cut = Image.fromarray(picture[top : top + side, left : left + side]).resize(size[::-1])
+    return np.asarray(cut.convert("L"))[..., None] if channels == 1 else np.asarray(cut)
+
+
+@torch.inference_mode()
+def doubts(model: EMENet, faces: np.ndarray) -> dict[str, np.ndarray]:
+    """Uncertainty of single faces uint8 [N, H, W, C]: "<task>, <kind>" -> [N], for two numbers the mean."""
+    x = model.config.input.normalise(torch.from_numpy(faces).permute(0, 3, 1, 2).float())
+    parts = [model.decode(model(chunk)) for chunk in x.split(soft_labels.BATCH)]
+    tasks = {t: Task.concatenate([p[t] for p in parts]) for t in parts[0]}
+    found = {f"{t.replace('_', '/')}, {kind}": u for t, task in tasks.items() for kind, u in task.uncertainty.items()}
+    return {name: u.reshape(len(u), -1).mean(axis=1) for name, u in found.items()}
+
+
+def detection(model: EMENet, faces: np.ndarray, pictures: list[np.ndarray]) -> str:
+    """Markdown table: how well each uncertainty tells strange pictures from faces (AUROC; 0.5 is chance)."""
+    clean = doubts(model, faces)
+    lines = [f"| pictures | {' | '.join(clean)} |", f"| --- |{' ---: |' * len(clean)}"]
+    for kind, others in strange(faces, pictures).items():
+        found = doubts(model, others)
+        positive = np.repeat([False, True], [len(faces), len(others)])
+        cells = [f"{auroc(np.concatenate([clean[k], found[k]]), positive):.3f}" for k in clean]
+        lines.append(f"| {kind} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def bundle(students: Path, recipe: Recipe, folders: dict[str, Path], keep: int, out: Path, command: str) -> EMENet:
+    """The first members of an ensemble as a checkpoint of its own, measured anew."""
+    rest = {k: v for k, v in recipe.rest.items() if k != "distill"}
+    rest |= {"model": rest["model"] | {"members": keep}, "stages": rest["stages"][:1]}
+    trainee = emenet.build(replace(recipe, rest=rest), folders, None)
+    tensors = hub.load(students).state_dict()
+    trainee.model.load_state_dict({k: tensors[k] for k in trainee.model.state_dict()})
+    card, text = emenet.report(trainee, recipe, command)
+    hub.save(trainee.model, recipe.method, out, card, text, half=True)
+    return trainee.model
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the rounds, print the tables and write them to OUT; with --keep also the small checkpoint."""
+    parser = argparse.ArgumentParser(prog="python -m train.emenet_rounds", description=__doc__.split(": ", 1)[1])
+    parser.add_argument("--data", action="append", default=[], metavar="NAME=DIR", help="folder of a data set")
+    parser.add_argument("--teacher", default="emenet-open-teacher", metavar="RECIPE", help="default: %(default)s")
+    parser.add_argument("--student", default="emenet-open-student", metavar="RECIPE", help="default: %(default)s")
+    parser.add_argument("--out", type=Path, default=Path("runs/emenet-rounds"))
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=1, help="of students (default: 1)")
+    parser.add_argument("--scenes", type=Path, metavar="DIR", help="pictures without people, to be told from faces")
+    parser.add_argument("--keep", type=int, default=2, help="members in the small checkpoint (default: 2)")
+    args = parser.parse_args(argv)
+    command = "python -m train.emenet_rounds --data ferplus=DIR --data diffusionfer=DIR"
+    try:
+        teacher, student = recipes.load(args.teacher), recipes.load(args.student)
+        folders = recipes.data_folders(student, args.data)
+        checkpoints = run(teacher, student, folders, args.out, args.seeds, args.rounds, command)
+        compared = compare(checkpoints, student, folders)
+        model = bundle(checkpoints[0][-1], student, folders, args.keep, args.out / student.name, command)
+        scenes = [media.read_image(p) for p in sorted(args.scenes.iterdir())] if args.scenes else []
+        data = Clips(recipes.samples(student, "valid", folders)[:1], model.config.input, model.labels)
+        faces = np.stack([data.picture(i) for i in range(len(data))])
+        texts = [table(compared), detection(model.eval(), faces, scenes)]
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    (args.out / "rounds.md").write_text("\n".join(texts), encoding="utf-8")
+    (args.out / "rounds.json").write_text(json.dumps(compared, indent=1), encoding="utf-8")
+    print(*texts, sep="\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
