@@ -1,4 +1,4 @@
-"""Command line: `python -m emotion analyze | crops | models | info | import`.
+"""Command line: `python -m emotion analyze | webcam | crops | models | info | import ...`.
 
 Exit codes: 0 done (also when no face was found), 2 something the user can mend (told on stderr), 130 stopped by Ctrl-C.
 A command's module is imported when it is called, so that `models` and `--help` answer at once.
@@ -60,15 +60,23 @@ def _parser() -> argparse.ArgumentParser:
 
 def _predictions(command: Callable[..., argparse.ArgumentParser]) -> None:
     """Commands that read faces."""
-    text = "find every face in pictures and predict its expression"
-    more = "A picture that cannot be read is reported, the rest goes on, and the exit code is 2."
+    text = "find every face in pictures and videos and predict its expression"
+    more = (
+        "A file that cannot be read is reported, the rest goes on, and the exit code is 2. Ctrl-C cuts a video short."
+    )
     sub = command("analyze", "analyze:run", text, more)
-    sub.add_argument("paths", nargs="+", metavar="PATH", help="picture, folder (with its sub-folders) or pattern")
+    sub.add_argument("paths", nargs="+", metavar="PATH", help="picture, video, folder (and its sub-folders) or pattern")
     sub.add_argument("--model", default=registry.DEFAULT, metavar="NAME|FOLDER", help="default: %(default)s")
-    sub.add_argument("-o", "--output", type=Path, metavar="DIR", help="write .json, .csv and an annotated .png here")
+    text = "write .json, .csv and an annotated .png here; for videos an .mp4, a summary, subtitles and curves"
+    sub.add_argument("-o", "--output", type=Path, metavar="DIR", help=text)
     which = ("all", "largest", "closest-to-centre")  # as faces.SELECTIONS
     sub.add_argument("--faces", choices=which, default="all", help="default: %(default)s")
-    sub.add_argument("--json", action="store_true", help="print one JSON document per picture, each on one line")
+    sub.add_argument("--json", action="store_true", help="print one JSON document per file, each on one line")
+    formats = ("parquet", "esr", "abaw", "fg2020")  # as exports.FORMATS
+    text = "with -o, also write this format (esr: the original's 31 columns); may be given repeatedly"
+    sub.add_argument("--export", action="append", choices=formats, default=[], help=text)
+    sub.add_argument("--branches", action="store_true", help="draw what every branch says beside the picture or film")
+    _video_options(sub)
     sub.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps ...; default: %(default)s")
 
     text = "read a folder of face crops, one person's frames in order"
@@ -80,6 +88,15 @@ def _predictions(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument("--format", choices=("csv", "json", "fg2020", "api"), default="csv", help="default: %(default)s")
     sub.add_argument("--fps", type=float, default=30.0, help="frames per second; default: %(default)s")
     sub.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps ...; default: %(default)s")
+
+
+def _video_options(sub: argparse.ArgumentParser) -> None:
+    text = "frames of a video: a number per second, all, or F/30 (the original ESR's rule); default: 10, or all for "
+    sub.add_argument("--fps", metavar="N|F/30|all", help=text + "recurrent models")
+    text = "search every N-th of these frames for faces; between them boxes move on evenly; default: %(default)s"
+    sub.add_argument("--detect-every", type=int, default=1, metavar="N", help=text)
+    text = "smooth the numbers of videos with this time constant; default: 0, not at all"
+    sub.add_argument("--smooth", type=float, default=0.0, metavar="SECONDS", help=text)
 
 
 def _data(command: Callable[..., argparse.ArgumentParser]) -> None:

@@ -12,14 +12,63 @@ import numpy as np
 
 from emotion.errors import UserError
 from emotion.exports_abaw import FOLDERS, task_text
+from emotion.exports_abaw import files as abaw_files
 from emotion.exports_abaw import members as single_tasks
 from emotion.outputs import Result, Task
+
+FORMATS = ("parquet", "esr", "abaw", "fg2020")  # what `files` can write
 
 # Names the original ESR writes, by canonical name.
 ESR_NAMES = {
     "neutral": "Neutral", "happiness": "Happy", "sadness": "Sad", "surprise": "Surprise", "fear": "Fear",
     "disgust": "Disgust", "anger": "Anger", "contempt": "Contempt",
 }  # fmt: skip
+
+
+def files(form: str, result: Result, stem: str) -> dict[str, bytes]:
+    """A result in another format: relative path -> content.
+
+    Those of the originals know one face per frame: the biggest. "esr" (`esr_csv`) has a row for every frame; so has
+    "abaw" (`exports_abaw`), where a frame without a face repeats the nearest one with a face, as predictions for these
+    challenges do; "fg2020" (`fg2020_csv`) has rows for frames with a face.
+
+    Args:
+        form: one of `FORMATS`.
+        stem: what the files are called, without extension.
+
+    Raises:
+        UserError: the model does not predict what the format needs, or a library is missing.
+    """
+    if form == "parquet":
+        return {f"{stem}.parquet": result.to_parquet()}
+    if form == "esr":
+        return {f"esr/{stem}.csv": esr_csv(result).encode()}
+    one = biggest(result)
+    if form == "abaw":
+        rows = nearest_rows(one)
+        texts = abaw_files(stem, {name: task[rows] for name, task in one.tasks.items()}, np.arange(len(rows)))
+        return {f"abaw/{name}": text.encode() for name, text in texts.items()}
+    if form != "fg2020":
+        raise UserError(f"formats are {', '.join(FORMATS)}, not {form!r}")
+    if missing := FOLDERS.keys() - one.tasks.keys():
+        raise UserError(f"the FG-2020 table has {', '.join(FOLDERS)}; {result.model} predicts no {missing.pop()}")
+    return {f"fg2020/{stem}.csv": fg2020_csv(one.frame, one.tasks).encode()}
+
+
+def biggest(result: Result) -> Result:
+    """The biggest face of every frame that has one."""
+    order = np.lexsort((-result.faces.areas, result.frame))
+    return result[order[np.unique(result.frame[order], return_index=True)[1]]]
+
+
+def nearest_rows(result: Result) -> np.ndarray:
+    """For every frame of a result with one face per frame, the row of the face next in time; empty without faces."""
+    if not len(result):
+        return np.zeros(0, np.int64)
+    times, wanted = result.timestamps[result.frame], result.timestamps
+    after = np.searchsorted(times, wanted).clip(0, len(times) - 1)
+    before = (after - 1).clip(0)
+    return np.where(np.abs(wanted - times[before]) <= np.abs(times[after] - wanted), before, after)
 
 
 def esr_csv(result: Result) -> str:
@@ -30,7 +79,8 @@ def esr_csv(result: Result) -> str:
     Raises:
         UserError: the model is no ensemble with valence and arousal.
     """
-    expression, affect = result.tasks.get("expression"), result.tasks.get("valence_arousal")
+    one = biggest(result)
+    expression, affect = one.tasks.get("expression"), one.tasks.get("valence_arousal")
     if expression is None or affect is None or expression.members is None or affect.members is None:
         raise UserError(f"{result.model} has no branches with expression and valence/arousal: no ESR table possible")
     classes = np.concatenate([expression.members.argmax(-1).T, expression.choice[:, None]], axis=1)
@@ -38,10 +88,10 @@ def esr_csv(result: Result) -> str:
     values[..., 1] = np.clip((values[..., 1] + 1) / 2, 0, 1)
     values = np.concatenate([values, values.mean(axis=1, keepdims=True)], axis=1)
     rows = []
-    for f, time in enumerate(result.timestamps):
-        faces = np.flatnonzero(result.frame == f)
-        biggest = faces[result.faces.areas[faces].argmax()] if len(faces) else None
-        rows.append((float(time), None if biggest is None else (classes[biggest], values[biggest])))
+    face_of = dict(zip(one.frame.tolist(), range(len(one))))
+    for f, time in enumerate(result.timestamps.tolist()):
+        i = face_of.get(f)
+        rows.append((time, None if i is None else (classes[i], values[i])))
     return esr_table(rows, expression.labels, len(expression.members))
 
 

@@ -53,23 +53,35 @@ def write(folder: str | Path, video: str, tasks: dict[str, Task], frames: np.nda
     Raises:
         UserError: nothing to write, a name that is a path, or a folder that cannot be written.
     """
+    written = []
+    for name, text in files(video, tasks, frames).items():
+        path = Path(folder) / name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8", newline="\n")
+        except OSError as error:
+            raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+        written.append(path)
+    return written
+
+
+def files(video: str, tasks: dict[str, Task], frames: np.ndarray) -> dict[str, str]:
+    """What `write` writes: relative path -> text.
+
+    Raises:
+        UserError: nothing to write, or a name that is a path.
+    """
     if not video or Path(video).name != video:
         raise UserError(f"{video!r} is no name of a video")
     chosen = {name: task for name, task in tasks.items() if name in FOLDERS}
     if not chosen:
         raise UserError(f"the ABAW challenges know {', '.join(FOLDERS)}; this model predicts none of them")
-    written = []
+    out = {}
     for name, task in chosen.items():
         texts = {str(m): task_text(member, frames) for m, member in enumerate(members(task))}
         for part, text in (texts | {"merged": task_text(task, frames)}).items():
-            path = Path(folder) / part / FOLDERS[name] / f"{video}.txt"
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(text, encoding="utf-8", newline="\n")
-            except OSError as error:
-                raise UserError(f"cannot write {path}: {error.strerror or error}") from error
-            written.append(path)
-    return written
+            out[f"{part}/{FOLDERS[name]}/{video}.txt"] = text
+    return out
 
 
 def members(task: Task) -> list[Task]:

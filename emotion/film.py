@@ -15,7 +15,7 @@ from emotion.outputs import Faces, Result
 if TYPE_CHECKING:
     from emotion.predict import Progress
 
-Beside = Callable[[Result, float, int], np.ndarray]  # one frame's result, seconds, height -> uint8 [height, W, 3]
+Beside = Callable[[Result, int], np.ndarray]  # one frame's result, height -> uint8 [height, W, 3]
 
 
 def annotate(
@@ -52,10 +52,9 @@ def annotate(
         for seconds, picture in video.decode(source, result.source):
             if seconds > until:
                 break
-            shown = at(drawn, seconds)
-            canvas = draw.overlay(picture, shown)
+            canvas = draw.overlay(picture, at(drawn, seconds))
             if beside is not None:
-                canvas = np.concatenate([canvas, beside(shown, seconds, len(canvas))], axis=1)
+                canvas = np.concatenate([canvas, beside(at(result, seconds), len(canvas))], axis=1)
             out.write(canvas, seconds)
             if progress is not None and progress(seconds, min(info.seconds, until)) is False:
                 return False

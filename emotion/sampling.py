@@ -28,9 +28,10 @@ def rule(rate: Rate) -> Rule | None:
     if text == "all":
         return None
     try:
-        return of_30(int(text.removesuffix("/30"))) if text.endswith("/30") else pace(float(text))
+        number = int(text.removesuffix("/30")) if text.endswith("/30") else float(text)
     except ValueError as error:
         raise UserError(f"frames are taken by a number per second, F/30 or all, not {text!r}") from error
+    return of_30(number) if text.endswith("/30") else pace(number)
 
 
 def of_30(per_30: int = 5) -> Rule:

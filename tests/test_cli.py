@@ -186,8 +186,6 @@ def bad_file(kind: str, folder: Path) -> Path:
         Image.new("RGB", (1, 1)).save(path)
     elif kind == "100 megapixels":
         Image.new("1", (10_000, 10_000)).save(path)
-    elif kind == "video":
-        path = MEDIA / "talk_man_1.mp4"
     elif kind == "folder without pictures":
         path = folder / "empty"
         path.mkdir()
@@ -197,7 +195,7 @@ def bad_file(kind: str, folder: Path) -> Path:
 
 
 KINDS = (
-    "missing", "empty", "text", "truncated", "garbage", "one pixel", "100 megapixels", "video",
+    "missing", "empty", "text", "truncated", "garbage", "one pixel", "100 megapixels",
     "folder without pictures", "pattern without match",
 )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""`python -m emotion analyze`: every face of pictures, as a table, JSON, CSV and an annotated picture."""
+"""`python -m emotion analyze`: every face of pictures and videos, as a table, in files, and drawn in."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -15,26 +16,83 @@ import torch
 from PIL import Image
 from rich.console import RenderableType
 
+from emotion import exports, panels, sampling, timeline
+from emotion.cli import films
 from emotion.cli.console import report, show, table
 from emotion.draw import overlay
 from emotion.errors import UserError
-from emotion.media import FORMATS, is_video, read_image, save_image
-from emotion.outputs import Result, Task
+from emotion.media import FORMATS, VIDEO_SUFFIXES, is_video, read_image, save_image
+from emotion.outputs import Faces, Result, Task
 from emotion.predict import FacePredictor
 
 BATCH = 16  # pictures that are read and searched for faces together,
+ANNOTATED = (".png", ".mp4")  # what drawings are stored as
 BATCH_PIXELS = 50_000_000  # or fewer, once they have this many pixels (150 MB)
 
 
 def run(args: argparse.Namespace) -> int:
-    """The command. A picture that cannot be read is reported and the rest goes on; the exit code is then 2."""
+    """The command. What cannot be read is reported and the rest goes on; the exit code is then 2."""
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # read_image refuses what is too large itself
+    _check(args)
     paths, errors = _expand(args.paths)
     for error in errors:
         report(error)
     stems = {} if args.output is None else _stems(paths, args.output)
-    predictor = FacePredictor(args.model, which=args.faces, device=_device(args.device)) if paths else None
+    predictor = _predictor(args) if paths else None
     failed = len(errors)
+    for films_follow, group in groupby(paths, is_video):
+        if films_follow:
+            unreadable, stopped = _films(predictor, list(group), args, stems)
+            if stopped:
+                return 130
+        else:
+            unreadable = _pictures(predictor, list(group), args, stems)
+        failed += unreadable
+    total = len(errors) + len(paths)
+    if failed and total > 1:
+        print(f"{failed} of {total} could not be analysed", file=sys.stderr)
+    return 2 if failed else 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Refuse, before any work, values that options cannot have."""
+    sampling.rule(args.fps)
+    timeline.Smoother(args.smooth)
+    if args.detect_every < 1:
+        raise UserError(f"--detect-every must be at least 1, not {args.detect_every}")
+    if args.output is None and (args.export or args.branches):
+        raise UserError("--export and --branches write files: say where with -o DIR")
+
+
+def _predictor(args: argparse.Namespace) -> FacePredictor:
+    """The model, when it can give all that was asked for."""
+    predictor = FacePredictor(args.model, which=args.faces, device=_device(args.device))
+    nothing = Result(predictor.name, (1, 1), np.zeros(0), np.zeros(0), Faces.empty(), predictor.nothing)
+    for form in args.export:
+        exports.files(form, nothing, "x")
+    if args.branches and all(task.members is None for task in nothing.tasks.values()):
+        raise UserError(f"{predictor.name} is one network without branches; leave --branches away")
+    return predictor
+
+
+def _films(
+    predictor: FacePredictor, paths: list[Path], args: argparse.Namespace, stems: dict[Path, str]
+) -> tuple[int, bool]:
+    """Read videos; returns how many cannot be read, and whether the user stopped."""
+    unreadable = 0
+    for path in paths:
+        try:
+            if not films.analyze(predictor, path, _printable(path.name), args, stems.get(path)):
+                return unreadable, True
+        except UserError as error:
+            report(error)
+            unreadable += 1
+    return unreadable, False
+
+
+def _pictures(predictor: FacePredictor, paths: list[Path], args: argparse.Namespace, stems: dict[Path, str]) -> int:
+    """Read pictures; returns how many cannot be read."""
+    failed = 0
     for pictures, unreadable in _batches(paths):
         for error in unreadable:
             report(error)
@@ -42,38 +100,37 @@ def run(args: argparse.Namespace) -> int:
         results = predictor.images(list(pictures.values()), [_printable(path.name) for path in pictures])
         for (path, picture), result in zip(pictures.items(), results, strict=True):
             if args.output is not None:
-                _save(result, picture, args.output, stems[path])
+                _save(result, picture, args, stems[path])
             if args.json:
                 print(result.to_json(indent=None))
             else:
                 show(*_lines(result))
-    total = len(errors) + len(paths)
-    if failed and total > 1:
-        print(f"{failed} of {total} could not be analysed", file=sys.stderr)
-    return 2 if failed else 0
+    return failed
 
 
 def _expand(arguments: list[str]) -> tuple[list[Path], list[UserError]]:
-    """The pictures that the arguments stand for, each once, and what is wrong with the other arguments."""
+    """The files that the arguments stand for, each once, and what is wrong with the other arguments."""
     paths: dict[Path, None] = {}
     errors = []
     for argument in arguments:
         path = Path(argument)
         if path.is_dir():
-            found = _pictures_below(path)
+            found = _media_below(path)
         elif path.exists() or not glob.has_magic(argument):
             found = [path]
         else:
             found = sorted(Path(p) for p in glob.glob(argument, recursive=True) if Path(p).is_file())  # noqa: PTH207
         if not found:
-            errors.append(UserError(f"no picture in {argument}" if path.is_dir() else f"no file matches {argument}"))
+            errors.append(
+                UserError(f"no picture and no video in {argument}" if path.is_dir() else f"no file matches {argument}")
+            )
         paths |= dict.fromkeys(found)
     return list(paths), errors
 
 
-def _pictures_below(folder: Path) -> list[Path]:
-    """Files with the extension of a picture in a folder and its sub-folders, hidden ones left out."""
-    suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in FORMATS}
+def _media_below(folder: Path) -> list[Path]:
+    """Files with the extension of a picture or video in a folder and its sub-folders, hidden ones left out."""
+    suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in FORMATS} | VIDEO_SUFFIXES
     found = (p for p in folder.rglob("*") if p.suffix.lower() in suffixes and p.is_file())
     return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts))
 
@@ -84,8 +141,6 @@ def _batches(paths: list[Path]) -> Iterator[tuple[dict[Path, np.ndarray], list[U
     errors: list[UserError] = []
     for number, path in enumerate(paths, start=1):
         try:
-            if is_video(path):
-                raise UserError(f"{path} is a video; only pictures can be analysed yet, so save frames of it first")
             pictures[path] = read_image(path)
         except UserError as error:
             errors.append(error)
@@ -96,17 +151,18 @@ def _batches(paths: list[Path]) -> Iterator[tuple[dict[Path, np.ndarray], list[U
 
 
 def _stems(paths: list[Path], folder: Path) -> dict[Path, str]:
-    """What the files of every picture are called, without extension: as the picture, with a number where taken.
+    """What the files of every input are called, without extension: as the input, with a number where taken.
 
-    Taken means: by another picture of this run (also on file systems that ignore case), or because the annotated
-    picture would replace one that is not of our making: an input, or one without a .json beside it.
+    Taken means: by another input of this run (also on file systems that ignore case), or because the annotated picture
+    or film would replace one that is not of our making: an input, or one without a .json beside it.
     """
     stems: dict[Path, str] = {}
     home = folder.resolve()
-    taken = {p.stem.casefold() for p in paths if p.suffix.lower() == ".png" and p.parent.resolve() == home}
+    taken = {p.stem.casefold() for p in paths if p.suffix.lower() in ANNOTATED and p.parent.resolve() == home}
 
     def free(stem: str) -> bool:
-        foreign = (folder / f"{stem}.png").exists() and not (folder / f"{stem}.json").exists()
+        ours = (folder / f"{stem}.json").exists()
+        foreign = not ours and any((folder / f"{stem}{suffix}").exists() for suffix in ANNOTATED)
         return not foreign and stem.casefold() not in taken
 
     for path in paths:
@@ -119,14 +175,15 @@ def _stems(paths: list[Path], folder: Path) -> dict[Path, str]:
     return stems
 
 
-def _save(result: Result, picture: np.ndarray, folder: Path, stem: str) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make the folder {folder}: {error.strerror or error}") from error
-    save_image(overlay(picture, result), folder / f"{stem}.png")
+def _save(result: Result, picture: np.ndarray, args: argparse.Namespace, stem: str) -> None:
+    folder, canvas = args.output, overlay(picture, result)
+    films.make_folder(folder)
+    if args.branches:
+        canvas = np.concatenate([canvas, panels.branches(result, len(canvas))], axis=1)
+    save_image(canvas, folder / f"{stem}.png")
     result.to_csv(folder / f"{stem}.csv")
     result.to_json(folder / f"{stem}.json")
+    films.export(result, folder, stem, args.export)
 
 
 def _lines(result: Result) -> list[RenderableType]:
