@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +23,7 @@ class Maps:
 
     Attributes:
         ensemble: float32 [N, h, w] in [0, 1]: mean over the members' maps, each weighted by its member's probability
-            of the class it explains, then stretched to [0, 1].
+            of the class it explains, then stretched to [0, 1]. For clips, N counts their pictures, clip by clip.
         members: float32 [B, N, h, w] in [0, 1], one map per branch; B = 1 for a model without branches.
         classes: int64 [B, N], the class every map explains.
         probabilities: float32 [B, N], the member's probability of that class.
@@ -37,17 +39,18 @@ class Maps:
     logits: dict[str, Tensor]
 
 
-def grad_cam(model: nn.Module, x: Tensor, classes: Classes = None) -> Maps:
-    """Grad-CAM of every branch or member for a batch of faces, in one forward pass.
+def grad_cam(model: nn.Module, x: Tensor | tuple[Tensor | None, ...], classes: Classes = None) -> Maps:
+    """Grad-CAM of every branch or member for a batch of faces or clips, in one forward pass.
 
     Args:
-        model: a face model with "expression" logits [N, K] or [B, N, K], each face on its own, and either
+        model: a model with "expression" logits [N, K] or [B, N, K] for N faces or clips, and either
             `saliency(features, classes)`, the maps in closed form for the "features" that `forward(x, features=True)`
-            adds to its outputs, or `cam_layers`: the modules, one per member, whose activations [N, C, h, w] the
-            member's logits are computed from; these maps take a backward pass.
-        x: [N, C, H, W], as the model's input description makes it.
+            adds to its outputs, or `cam_layers`: the modules, one per member or one for all, whose activations
+            [N, C, h, w] (clips: [N T, C, h, w]) the logits are computed from; these maps take a backward pass from
+            the logits to there.
+        x: [N, C, H, W], or a named tuple of tensors, as the model's input description makes it.
         classes: what to explain: None (every branch explains the class it predicts, as in the original ESR), one
-            class for all faces, or one per face [N].
+            class for all faces, or one per face or clip [N].
 
     Raises:
         UserError: the model cannot be explained, or a class is out of range.
@@ -57,6 +60,7 @@ def grad_cam(model: nn.Module, x: Tensor, classes: Classes = None) -> Maps:
         logits, chosen, maps = explained(model, x, classes)
     with torch.no_grad():
         scores = _stacked(logits["expression"].detach()).float()
+        scores = scores.repeat_interleave(chosen.shape[1] // scores.shape[1], dim=1)
         probability = scores.softmax(-1).gather(-1, chosen[..., None])[..., 0]
         ensemble = normalise_maps((maps * probability[..., None, None]).mean(0))
     return Maps(
@@ -77,25 +81,43 @@ def _closed_form(model: nn.Module, x: Tensor, classes: Classes) -> tuple[dict[st
 
 
 @torch.enable_grad()
-def _by_gradient(model: nn.Module, x: Tensor, classes: Classes) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+def _by_gradient(model: nn.Module, x: Any, classes: Classes) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     """Equations 1 and 2 of the paper for every member: logits, classes [B, N], maps [B, N, h, w]."""
     layers = getattr(model, "cam_layers", ())
     if not layers or "expression" not in model.labels:
         raise UserError(f"{type(model).__name__} cannot be explained: Grad-CAM needs a convolutional expression model")
     seen: dict[nn.Module, Tensor] = {}
-    hooks = [layer.register_forward_hook(lambda module, _, out: seen.update({module: out})) for layer in layers]
+    here = threading.get_ident()
+
+    def cut(module: nn.Module, _: Any, out: Tensor) -> Tensor | None:
+        """Follow gradients back to here and no further; what other threads run through the model passes untouched."""
+        if threading.get_ident() != here:
+            return None
+        seen[module] = out.detach().requires_grad_()
+        return seen[module]
+
+    hooks = [layer.register_forward_hook(cut) for layer in layers]
     try:
-        logits = model(x.clone().detach().requires_grad_())  # the weights may be frozen, the input never is
+        logits = model(_clone(x))  # tensors made in inference mode become usual ones
     finally:
         for hook in hooks:
             hook.remove()
     scores = _stacked(logits["expression"])
+    if scores.ndim != 3:
+        raise UserError("windows of frames cannot be explained; give single faces [N, C, H, W]")
     chosen = _classes(classes, scores)
-    activations = [seen[layer] for layer in layers]
+    maps = []
     with torch.backends.cudnn.flags(enabled=False):  # its recurrent layers have no backward pass in evaluation mode
-        gradients = torch.autograd.grad(scores.gather(-1, chosen[..., None]).sum(), activations)
-    maps = [(g.mean((-2, -1), keepdim=True) * a).sum(1) for g, a in zip(gradients, activations)]
-    return logits, chosen, normalise_maps(F.relu(torch.stack(maps))).detach()
+        for b, member in enumerate(scores.gather(-1, chosen[..., None]).sum((1, 2))):
+            activations = seen[layers[b % len(layers)]]
+            (gradient,) = torch.autograd.grad(member, activations, retain_graph=True)
+            maps.append((gradient.mean((-2, -1), keepdim=True) * activations).sum(1))
+    found = normalise_maps(F.relu(torch.stack(maps))).detach()
+    return logits, chosen.repeat_interleave(found.shape[1] // chosen.shape[1], dim=1), found
+
+
+def _clone(x: Any) -> Any:
+    return x.clone() if isinstance(x, Tensor) else type(x)(*(None if part is None else part.clone() for part in x))
 
 
 def _stacked(logits: Tensor) -> Tensor:

@@ -1,23 +1,32 @@
-"""Grad-CAM of every expression model that reads single faces."""
+"""Grad-CAM of every expression model."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from emotion import explain
+from emotion import explain, registry
 from emotion.errors import UserError
-from emotion.models import efficientface, emenet, fg2020, mobilefacenet
-from emotion.models.base import FaceInput
+from emotion.models import avfusion, efficientface, emenet, esr, fg2020, mobilefacenet
+from emotion.models.base import ClipInput, FaceInput, VectorInput
 
 SMALL = FaceInput(size=(64, 64))
+STUDENTS = ("a", "b")
 MODELS = {
+    "esr": lambda: esr.ESR(replace(esr.esr9(branches=2), input=SMALL)),
     "efficientface": lambda: efficientface.EfficientFace(efficientface.EfficientFaceConfig(SMALL)),
     "mobilefacenet": lambda: mobilefacenet.MobileFaceNet(mobilefacenet.MobileFaceNetConfig(SMALL)),
     "emenet": lambda: emenet.EMENet(emenet.EMENetConfig(SMALL, members=2)),
-    "fg2020": lambda: fg2020.FG2020(fg2020.FG2020Config(SMALL, members=("a", "b"))),
+    "emenet with sound": lambda: emenet.EMENet(emenet.EMENetConfig(SMALL, members=2, sound=True)),
+    "fg2020": lambda: fg2020.FG2020(fg2020.FG2020Config(SMALL, members=STUDENTS)),
+    "fg2020 of windows": lambda: fg2020.FG2020(fg2020.FG2020Config(SMALL, members=STUDENTS, frames=4)),
+    "fg2020 with one CNN": lambda: fg2020.FG2020(
+        fg2020.FG2020Config(SMALL, members=STUDENTS, frames=4, shared_cnn=True)
+    ),
 }
 
 
@@ -68,7 +77,30 @@ def test_gradients_give_the_closed_form_of_pooling_and_a_linear_layer():
     np.testing.assert_allclose(maps, ((expected - low) / (1 - low)).detach(), atol=1e-4)
 
 
-def test_models_of_windows_are_not_explained():
-    model = fg2020.FG2020(fg2020.FG2020Config(SMALL, frames=4)).eval()
+@pytest.mark.parametrize("fusion", ["lt", "it", "ia"])
+def test_clips_have_a_map_per_picture(fusion):
+    torch.manual_seed(0)
+    config = avfusion.AVFusionConfig(ClipInput(visual=SMALL, frames=3), fusion=fusion)
+    model = avfusion.AVFusion(config).eval()
+    clips = avfusion.Clips(*(torch.rand(2, *part.shape[1:]) for part in model.example()))
+    maps = explain.grad_cam(model, clips, classes=[1, 5])
+    assert maps.members.shape[:2] == (1, 6) and maps.ensemble.shape[0] == 6
+    assert maps.classes.tolist() == [[1, 1, 1, 5, 5, 5]]
+    every = np.stack([explain.grad_cam(model, clips, c).members[0] for c in range(8)])
+    assert every.any(axis=(0, 2, 3)).all()  # every picture has evidence for some class
+    second = explain.grad_cam(model, avfusion.Clips(*(part[1:] for part in clips)), classes=5)
+    np.testing.assert_allclose(second.members, maps.members[:, 3:], atol=1e-3)
     with pytest.raises(UserError, match="cannot be explained"):
+        numbers = ClipInput(visual=VectorInput(("a", "b")), frames=3)
+        explain.grad_cam(avfusion.AVFusion(avfusion.AVFusionConfig(numbers)), clips)
+
+
+def test_every_expression_model_of_the_registry_can_be_explained():
+    methods = {entry.method for entry in registry.entries().values() if "expression" in entry.tasks}
+    assert methods <= {name.split()[0] for name in MODELS} | {"avfusion"}
+
+
+def test_windows_are_explained_face_by_face():
+    model = network("fg2020 of windows")
+    with pytest.raises(UserError, match="single faces"):
         explain.grad_cam(model, torch.rand(1, 4, 3, 64, 64))

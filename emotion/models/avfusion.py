@@ -166,6 +166,11 @@ class AVFusion(Pretrained, nn.Module):
         """The vocabulary of its one task."""
         return {"expression": self.config.labels}
 
+    @property
+    def cam_layers(self) -> list[nn.Module]:
+        """What `emotion.explain` looks at: the last feature maps of every picture."""
+        return [] if self.backbone is None else [self.backbone.top]
+
     def forward(self, clips: Clips, attention: bool = False) -> dict[str, Tensor]:
         """Logits "expression" [B, K].
 

@@ -189,9 +189,8 @@ class FG2020(Pretrained, nn.Module):
 
     @property
     def cam_layers(self) -> list[nn.Module]:
-        """What `emotion.explain` looks at: the last feature maps of every CNN; none for windows of frames."""
-        single = self.config.backbone in MEANS and not self.config.frames
-        return [cnn.backbone.stages[-1] for cnn in self.cnns] if single else []
+        """What `emotion.explain` looks at: the last feature maps of every CNN."""
+        return [cnn.backbone.stages[-1] for cnn in self.cnns] if self.config.backbone in MEANS else []
 
     def forward(self, x: Tensor, member: int | None = None) -> dict[str, Tensor]:
         """Logits of all members, or of one, for images (first shapes) or windows (second shapes).
