@@ -59,7 +59,7 @@ def parts(tmp_path_factory) -> tuple[Scenes, Scenes]:
 @pytest.fixture(scope="module")
 def composer(parts) -> compose.Composer:
     figures, empty = parts
-    return compose.Composer(figures, [empty], faces(), 10, compose.Arrangement(side=160, crowd=5, empty=0.2))
+    return compose.Composer(figures, [empty], [faces()], 10, compose.Arrangement(side=160, crowd=5, empty=0.2))
 
 
 # -- composing ---------------------------------------------------------------------------------------------------------
@@ -95,7 +95,7 @@ def test_boxes_surround_the_bright_figures(parts) -> None:
     """Figures of the synthetic set are brighter than any ground: a lone one's box is where the bright pixels are."""
     figures, empty = parts
     how = compose.Arrangement(side=96, crowd=1, empty=0, faces=0, height=(0.3, 0.6), cut=0)
-    composer = compose.Composer(figures, [empty], faces(), 1, how)
+    composer = compose.Composer(figures, [empty], [faces()], 1, how)
     for seed in range(10):
         sample = composer.sample(0, np.random.default_rng(seed))
         if len(sample.boxes) != 1:
@@ -116,12 +116,12 @@ def test_frozen_scenes_stay_the_same(composer) -> None:
 def test_composing_needs_all_parts(parts) -> None:
     figures, empty = parts
     with pytest.raises(UserError, match="no pictures without people"):
-        compose.Composer(figures, [figures], faces(), 1)
+        compose.Composer(figures, [figures], [faces()], 1)
     with pytest.raises(UserError, match="no masked figures"):
-        compose.Composer(empty, [empty], faces(), 1)
+        compose.Composer(empty, [empty], [faces()], 1)
     unlabelled = replace(faces(), targets={"expression": faces().targets["expression"]})
     with pytest.raises(UserError, match="have no valence_arousal"):
-        compose.Composer(figures, [empty], unlabelled, 1)
+        compose.Composer(figures, [empty], [unlabelled], 1)
 
 
 # -- samples and batches -----------------------------------------------------------------------------------------------
@@ -186,7 +186,7 @@ def test_batches(composer) -> None:
     assert len(dataset) == 11
     batch = next(iter(dataset.loader(11)))
     assert batch["images"].shape == (11, 3, 64, 64)
-    assert len(batch["routes"]["det"]) == 11 and 0 < len(batch["routes"].get("bu", [])) < 11
+    assert batch["routes"] == {"det": [*range(11)], "bu": [*range(11)]}
     assert batch["heatmap0"].shape == (11, 16, 16) and batch["heatmap1"].shape == (11, 32, 32)
     people = batch["present"].sum(1)
     centres = (batch["heatmap1"] == 1).sum((1, 2))
@@ -245,7 +245,8 @@ def test_detections_too_short_to_be_annotated_are_not_judged() -> None:
 
 def test_a_small_run_writes_a_checkpoint_and_learns(tmp_path, capsys) -> None:
     table = yaml.safe_load((recipes.FOLDER / "benet-small.yaml").read_text())
-    table |= {"batch": 4, "workers": 0, "repeat": 1, "compose": {"length": 12, "valid": 16, "side": 160}}
+    table |= {"batch": 4, "workers": 0, "repeat": 1, "side": 64,
+              "compose": {"length": 12, "valid": 16, "side": 160, "grey": 0.5, "things": 1.0}}  # fmt: skip
     table["model"] = {
         "input": {"size": 64}, "width": 4, "stem": 4, "modules": [1, 1, 1], "blocks": 1, "bottlenecks": 1,
         "heads": ["det", "bu"], "labels": list(compose.LABELS), "affect": ["valence", "arousal"],

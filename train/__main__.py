@@ -72,9 +72,11 @@ def run(args: argparse.Namespace) -> Path:
 
 
 def smoke(recipe: Recipe) -> Recipe:
-    """The recipe shortened to its first two stages of one epoch each, without compilation."""
+    """The recipe shortened to its first two stages of one epoch each, of few composed scenes, without compilation."""
     rest: dict[str, Any] = dict(recipe.rest)
     rest["stages"] = [dict(stage, epochs=1) for stage in rest["stages"][:2]]
+    if "compose" in rest:
+        rest["compose"] = dict(rest["compose"], length=32, valid=8)
     return dataclasses.replace(recipe, settings=dataclasses.replace(recipe.settings, compile=False), rest=rest)
 
 

@@ -16,23 +16,27 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from emotion import hub
+from emotion.datasets import Samples
 from emotion.datasets.scenes import Scene, Scenes
 from emotion.errors import UserError
 from emotion.importers import benet as originals
 from emotion.labels import VAD
 from emotion.models.benet import BENet, benet, benet_small
+from emotion.predict import FacePredictor
 from eval import emotic
 from eval.metrics.ccc.ccc_core import ccc
 from eval.metrics.detection_ap import detection_ap_core as detection
 from eval.metrics.emotic_map import emotic_map_core as metrics
 from train import benet_losses as losses
 from train import report as figures_of
+from train import weak_labels
 from train.benet_augment import Variation
 from train.benet_data import Annotated, SceneData, Source
 from train.compose import EXCITED, LABELS, PLEASED, Arrangement, Composer, frozen
 from train.loop import Schedule, Stage
 from train.recipe import Recipe, parse, samples
 
+PRIOR = -2.2  # the logit of a tenth
 PRESETS = {"benet": benet, "small": benet_small}
 
 # What a model card says about the training data.
@@ -52,6 +56,15 @@ class Phase:
     lr: float
     evaluate_every: int = 1
     schedule: Schedule = field(default_factory=Schedule)
+
+
+@dataclass(frozen=True)
+class Weak:
+    """A recipe's `weak`: the face model that labels what nobody annotated, and how many faces per expression of sets
+    without valence and arousal it reads."""
+
+    model: str
+    per_expression: int = 500
 
 
 class BENetTrainee:
@@ -197,20 +210,24 @@ def build(recipe: Recipe, folders: dict[str, Path], init: str | None) -> BENetTr
     rest = dict(recipe.rest)
     torch.manual_seed(recipe.settings.seed)
     model = BENet(_config(rest.pop("model")))
-    initialise(model)
+    initialise(model, scratch=init is None)
     if init:
         start(model, init)
-    sources: list[Source] = [
-        Annotated(data, second=_second(model, data), empty="det" in model.config.heads)
-        for data in samples(recipe, "train", folders)
-    ] * rest.pop("repeat", 1)
+    weak = parse(Weak, rest.pop("weak"), "weak") if "weak" in rest else None
+    reader = FacePredictor(weak.model) if weak else None
+    sources: list[Source] = []
+    for data in samples(recipe, "train", folders):
+        data = data if data.vocabulary or not reader else weak_labels.of_people(data, reader)
+        second, det = _second(model, data), "det" in model.config.heads
+        sources += [Annotated(data, second, empty=det, calm=reader is not None)] * rest.get("repeat", 1)
+    rest.pop("repeat", None)
     valid = samples(recipe, "valid", folders)
     if "compose" in rest:
-        composed, judged = _composed(recipe, folders, dict(rest.pop("compose")), model)
+        composed, judged = _composed(recipe, folders, dict(rest.pop("compose")), model, weak, reader)
         sources.append(composed)
         valid.append(judged)
     how = parse(Variation, rest.pop("variation", {}), "variation")
-    data = SceneData(sources, model.config, rest.pop("heads"), how)
+    data = SceneData(sources, model.config, rest.pop("heads"), how, side=rest.pop("side", None))
     phases = [parse(Phase, p, f"stage {k + 1}") for k, p in enumerate(rest.pop("stages"))]
     return BENetTrainee(model, data, valid, phases, **rest)
 
@@ -237,7 +254,14 @@ def _second(model: BENet, data: Scenes) -> bool:
     raise UserError(f"{data.dataset}'s emotions are neither the model's own nor its extra ones")
 
 
-def _composed(recipe: Recipe, folders: dict[str, Path], table: dict[str, Any], model: BENet) -> tuple[Composer, Scenes]:
+def _composed(
+    recipe: Recipe,
+    folders: dict[str, Path],
+    table: dict[str, Any],
+    model: BENet,
+    weak: Weak | None,
+    reader: FacePredictor | None,
+) -> tuple[Composer, Scenes]:
     """The composer of training scenes, and fixed scenes from held-back figures and faces."""
     if model.config.labels != LABELS:
         raise UserError(f"composed scenes have the emotions {', '.join(LABELS)}; the model's must be the same")
@@ -245,18 +269,43 @@ def _composed(recipe: Recipe, folders: dict[str, Path], table: dict[str, Any], m
     how = parse(Arrangement, table, "compose")
     made = []
     for end in ("", "_valid"):
-        (figures,), (faces,) = (samples(recipe, f"{role}{end}", folders) for role in ("figures", "faces"))
+        (figures,) = samples(recipe, f"figures{end}", folders)
+        faces = samples(recipe, f"faces{end}", folders)
+        if reader:
+            figures = weak_labels.of_people(figures, reader)
+            faces = [
+                f if "valence_arousal" in f.targets else _read_affect(f, weak.per_expression, reader) for f in faces
+            ]
         made.append(Composer(figures, samples(recipe, f"backgrounds{end}", folders), faces, length, how))
     return made[0], frozen(made[1], count, recipe.settings.seed)
 
 
-def initialise(model: BENet) -> None:
-    """Start values of the original: kernels normal with deviation 0.001, biases 0; linear layers PyTorch's own."""
+def _read_affect(faces: Samples, limit: int, reader: FacePredictor) -> Samples:
+    """The first `limit` faces of every expression with the valence and arousal read in them."""
+    classes = faces.classes()
+    kept = np.sort(np.concatenate([np.flatnonzero(classes == k)[:limit] for k in np.unique(classes)]))
+    return weak_labels.with_affect(faces.subset(kept), reader)
+
+
+def initialise(model: BENet, scratch: bool = False) -> None:
+    """Start values.
+
+    Around its pretrained backbone the original has kernels normal with deviation 0.001, biases 0 and linear layers as
+    PyTorch has them. From scratch, He's deviation (2015), and probabilities that start low (Lin et al., ICCV 2017).
+    """
     for module in model.modules():
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
             nn.init.normal_(module.weight, std=0.001)
+            if scratch:
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+    if not scratch:
+        return
+    starts = [(model.bu, len(model.config.labels))] + ([(model.heatmap, 1)] if "det" in model.config.heads else [])
+    for last, probabilities in ((part[-1][-1], n) for head, n in starts for part in (head.low, head.high)):
+        nn.init.normal_(last.weight, std=0.001)
+        nn.init.constant_(last.bias[:probabilities], PRIOR)
 
 
 def start(model: BENet, init: str) -> None:

@@ -160,10 +160,11 @@ class Annotated:
         data: the scenes; people whose box has no area are left out.
         second: whether the labels are of the model's second vocabulary.
         empty: also give every picture without people, for detection.
+        calm: people may show no emotion at all; otherwise a picture without any emotion teaches none.
     """
 
-    def __init__(self, data: Scenes, second: bool = False, empty: bool = False) -> None:
-        self.data, self.second = data, second
+    def __init__(self, data: Scenes, second: bool = False, empty: bool = False, calm: bool = False) -> None:
+        self.data, self.second, self.calm = data, second, calm
         self.index = [(i, k) for i, scene in enumerate(data.scenes) for k in _real(scene)]
         if empty:
             self.index += [(i, -1) for i, scene in enumerate(data.scenes) if not len(_real(scene))]
@@ -179,7 +180,7 @@ class Annotated:
         order = np.array(others if k < 0 else [k, *others], int)
         labels, affect = self.data.targets(scene)
         labels = labels[order]
-        useful = bool((labels == 1).any())  # a picture without any emotion teaches none
+        useful = self.calm or bool((labels == 1).any())
         return Sample(
             picture=self.data.picture(i),
             boxes=scene.boxes[order],
@@ -205,6 +206,7 @@ class SceneData(Dataset):
         weights: head -> probability; "det+bu" means both on the same picture, with everybody visible.
         how: variation.
         published: the original's geometry, faults included.
+        side: of the square crops in pixels; default the model's input size.
     """
 
     def __init__(
@@ -214,9 +216,10 @@ class SceneData(Dataset):
         weights: dict[str, float],
         how: augment.Variation | None = None,
         published: bool = False,
+        side: int | None = None,
     ) -> None:
         self.sources, self.config, self.weights, self.published = list(sources), config, weights, published
-        self.how = how or augment.Variation()
+        self.how, self.side = how or augment.Variation(), side or config.input.size
         self.ends = np.cumsum([len(s) for s in self.sources])
 
     def __len__(self) -> int:
@@ -227,19 +230,22 @@ class SceneData(Dataset):
         part = int(np.searchsorted(self.ends, index, side="right"))
         sample = self.sources[part].sample(index - (int(self.ends[part - 1]) if part else 0), rng)
         size = (sample.picture.shape[1], sample.picture.shape[0])
-        weights = {"det": 1.0}  # all that a picture without labelled emotions can teach
         if sample.known.any():
             weights = head_weights(self.weights, sample.boxes, size)
+        else:  # nothing to teach but detection
+            weights = {h: w for h, w in self.weights.items() if "det" in h} or {"det": 1.0}
         head = str(rng.choice(list(weights), p=np.array(list(weights.values())) / sum(weights.values())))
         return self.row(for_head(sample, head, rng), head, augment.draw(rng, self.how.flip), rng)
 
     def row(self, sample: Sample, head: str, d: augment.Draw, rng: np.random.Generator) -> dict[str, Any]:
         """Network input and targets of a sample under one draw."""
-        side = self.config.input.size
+        side, ignore = self.side, sample.ignore
         size, longer = (sample.picture.shape[1], sample.picture.shape[0]), head == "pc"
         m = augment.matrix(d, size, side, longer, self.how)
         if head not in ("pc", "bg") and not self.published:
-            sample = sample.people(augment.inside(sample.boxes, m, side))
+            inside = augment.inside(sample.boxes, m, side)
+            ignore = np.concatenate([ignore, sample.boxes[~inside]])  # what is left of them is nobody's absence
+            sample = sample.people(inside)
         picture = augment.warp(sample.picture, m, side, d.flip)
         out: dict[str, Any] = {
             "image": augment.photometric(picture, rng, self.how, self.config.input),
@@ -258,12 +264,12 @@ class SceneData(Dataset):
                 boxes = augment.move_boxes(sample.boxes, shrink @ m, cells, d.flip)
             out[f"boxes{scale}"] = boxes
             if "det" in head:
-                out[f"ignore{scale}"] = augment.move_boxes(sample.ignore, shrink @ m, cells, d.flip)
+                out[f"ignore{scale}"] = augment.move_boxes(ignore, shrink @ m, cells, d.flip)
         return out
 
     def loader(self, batch: int, workers: int = 0) -> DataLoader:
         """Shuffled batches; a last one too small for batch norm is dropped."""
-        collate = Collate(self.config)
+        collate = Collate(self.config, self.side)
         return DataLoader(
             self, batch, shuffle=True, num_workers=workers, collate_fn=collate, drop_last=len(self) > batch
         )
@@ -277,8 +283,8 @@ class Collate:
     int64 [N, P, 2], "sizes" [N, P, 2], "heatmap" [N, r, r] and "ignore" bool [N, r, r].
     """
 
-    def __init__(self, config: BENetConfig) -> None:
-        self.config = config
+    def __init__(self, config: BENetConfig, side: int | None = None) -> None:
+        self.config, self.side = config, side or config.input.size
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         n, p = len(rows), max(1, *(len(r["boxes0"]) for r in rows))
@@ -309,7 +315,7 @@ class Collate:
         return out
 
     def _maps(self, rows: list[dict[str, Any]], scale: int, p: int) -> dict[str, torch.Tensor]:
-        n, r = len(rows), self.config.input.size // (4, 2)[scale]
+        n, r = len(rows), self.side // (4, 2)[scale]
         cells, sizes = torch.zeros(n, p, 2, dtype=torch.long), torch.zeros(n, p, 2)
         heat, ignore = torch.zeros(n, r, r), torch.zeros(n, r, r, dtype=torch.bool)
         for i, row in enumerate(rows):

@@ -6,6 +6,8 @@ Categories that such faces cannot carry are not part of `LABELS`: a model traine
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -53,7 +55,9 @@ class Arrangement:
         empty: share of scenes without anybody.
         height: smallest and largest height of a figure, in heights of the picture.
         cut: share of figures of which only the upper part is pasted.
-        faces: share of figures that get a face.
+        faces: share of figures that get a face; the others keep their own.
+        grey: share of scenes without colour, whose faces come from grey sets.
+        things: mean number of pasted shapes of figures that show no person, so that pasting itself gives nothing away.
     """
 
     side: int = 320
@@ -63,24 +67,31 @@ class Arrangement:
     height: tuple[float, float] = (0.12, 1.6)
     cut: float = 0.4
     faces: float = 0.7
+    grey: float = 0.0
+    things: float = 0.0
+
+
+Truth = tuple[np.ndarray, np.ndarray]  # emotions [K] 0 or 1; valence, arousal, dominance in [0, 1], NaN where unknown
+FaceBox = tuple[int, int, int, int]
 
 
 @dataclass
 class _Pasted:
-    """A figure in its place: its mask over the whole picture, the face's box and which face."""
+    """A shape in its place: its mask over the whole picture, whether it is a person, and what the face says where."""
 
     mask: np.ndarray
-    face: tuple[int, int, int, int] | None = None
-    which: int = -1
+    person: bool = True
+    face: FaceBox | None = None
+    truth: Truth | None = None
 
 
 class Composer:
     """An endless source of samples (see `benet_data.Source`).
 
     Args:
-        figures: scenes with a mask, one person each.
+        figures: scenes with a mask, one person each; emotions they have count where a figure keeps its own face.
         backgrounds: scenes without people; others among them are left out.
-        faces: face crops with "expression" and "valence_arousal" targets.
+        faces: face crops with "expression" and "valence_arousal" targets, in colour or grey [H, W].
         length: samples per epoch.
         arrangement: how they are composed.
 
@@ -92,20 +103,23 @@ class Composer:
         self,
         figures: Scenes,
         backgrounds: list[Scenes],
-        faces: Samples,
+        faces: Sequence[Samples],
         length: int,
         arrangement: Arrangement | None = None,
     ) -> None:
-        self.figures, self.faces, self.length = figures, faces, length
+        self.figures, self.length = figures, length
         self.how = arrangement or Arrangement()
         self.masked = [i for i in range(len(figures)) if figures.mask is not None and figures.mask(i) is not None]
         self.empty = [(data, i) for data in backgrounds for i, scene in enumerate(data.scenes) if not len(scene)]
         if not self.masked or not self.empty:
             what = "masked figures" if not self.masked else "pictures without people"
             raise UserError(f"scenes cannot be composed: there are no {what}")
-        missing = {"expression", "valence_arousal"} - faces.targets.keys()
-        if missing:
-            raise UserError(f"scenes cannot be composed: the faces of {faces.dataset} have no {', '.join(missing)}")
+        for data in faces:
+            missing = {"expression", "valence_arousal"} - data.targets.keys()
+            if missing:
+                raise UserError(f"scenes cannot be composed: the faces of {data.dataset} have no {', '.join(missing)}")
+        grey = [len(data) > 0 and data.picture(0).ndim == 2 for data in faces]
+        self.faces = [_Balanced([d for d, g in zip(faces, grey) if g == without]) for without in (False, True)]
         self._cutouts: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
     def __len__(self) -> int:
@@ -114,9 +128,15 @@ class Composer:
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
         """A new scene; `index` does not matter."""
         canvas = self._background(rng)
+        grey = bool(rng.random() < self.how.grey)
         count = 0 if rng.random() < self.how.empty else 1 + min(int(rng.exponential(2.5)), self.how.crowd - 1)
-        heights = np.sort(np.exp(rng.uniform(*np.log(self.how.height), count)))  # small, far ones first
-        pasted = [self._paste(canvas, height * canvas.shape[0], rng) for height in heights]
+        things = int(rng.poisson(self.how.things)) if self.how.things else 0
+        heights = np.exp(rng.uniform(*np.log(self.how.height), count + things))
+        shapes = sorted(zip(heights, rng.permutation(count + things) < count))  # small, far ones first
+        pasted = [self._paste(canvas, h * canvas.shape[0], grey, rng) if person
+                  else self._thing(canvas, h * canvas.shape[0], rng) for h, person in shapes]  # fmt: skip
+        if grey:
+            canvas[:] = canvas.mean(axis=2, keepdims=True)
         return self._sample(canvas, pasted)
 
     def _background(self, rng: np.random.Generator) -> np.ndarray:
@@ -142,19 +162,30 @@ class Composer:
             self._cutouts[k] = self.figures.picture(self.masked[k])[part].copy(), mask[part].copy()
         return self._cutouts[k]
 
-    def _paste(self, canvas: np.ndarray, height: float, rng: np.random.Generator) -> _Pasted:
+    def _thing(self, canvas: np.ndarray, height: float, rng: np.random.Generator) -> _Pasted:
+        """Draw part of another background into the canvas, in the shape of a figure."""
+        mask = self._cutout(int(rng.integers(len(self.masked))))[1][:: rng.choice([-1, 1])]
+        size = (max(2, round(mask.shape[1] * height / len(mask))), max(4, round(height)))
+        alpha = cv2.resize(np.ascontiguousarray(mask).astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
+        pixels = cv2.resize(self._background(rng), size, interpolation=cv2.INTER_AREA)
+        x, y = (int(rng.uniform(0, n) - s / 2) for n, s in zip(canvas.shape[1::-1], size))
+        return _Pasted(_blend(canvas, pixels, alpha, x, y) > 0.5, person=False)
+
+    def _paste(self, canvas: np.ndarray, height: float, grey: bool, rng: np.random.Generator) -> _Pasted:
         """Draw a random figure of this height into the canvas."""
-        pixels, mask = self._cutout(int(rng.integers(len(self.masked))))
+        which = int(rng.integers(len(self.masked)))
+        pixels, mask = self._cutout(which)
         flip = rng.choice([-1, 1])
         scale = height / len(mask)
         size = (max(2, round(mask.shape[1] * scale)), max(4, round(height)))
         how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
         pixels = cv2.resize(np.ascontiguousarray(pixels[:, ::flip]), size, interpolation=how) * rng.uniform(0.7, 1.15)
         alpha = cv2.resize(np.ascontiguousarray(mask[:, ::flip]).astype(np.float32), size, interpolation=how)
-        face, which = None, -1
-        if rng.random() < self.how.faces:
-            which = int(rng.integers(len(self.faces)))
-            face = self._face(pixels, alpha, which, rng)
+        if rng.random() < self.how.faces and len(self.faces[grey]):
+            picture, truth = self.faces[grey].draw(rng)
+            face = self._face(pixels, alpha, picture, rng)
+        else:
+            face, truth = _head(alpha), self._own(which)
         if rng.random() < self.how.cut:
             rows = max(4, int(len(alpha) * rng.uniform(0.2, 0.8)))
             pixels, alpha = pixels[:rows], alpha[:rows]
@@ -167,30 +198,30 @@ class Composer:
         y = int(bottom * canvas.shape[0]) - len(alpha)
         y = max(y, -int(0.05 * len(alpha))) if len(alpha) > canvas.shape[0] else y
         placed = _blend(canvas, pixels, alpha, x, y)
-        return _Pasted(
-            placed > 0.5, None if face is None else (face[0] + x, face[1] + y, face[2] + x, face[3] + y), which
-        )
+        return _Pasted(placed > 0.5, True, (face[0] + x, face[1] + y, face[2] + x, face[3] + y), truth)
 
-    def _face(
-        self, pixels: np.ndarray, alpha: np.ndarray, which: int, rng: np.random.Generator
-    ) -> tuple[int, int, int, int]:
+    def _own(self, which: int) -> Truth | None:
+        """What a figure's own face says, where that is known."""
+        scene = self.figures.scenes[self.masked[which]]
+        if len(scene) != 1 or scene.labels[0] is None or self.figures.vocabulary != LABELS:
+            return None
+        labels, affect = self.figures.targets(scene)
+        return labels[0], affect[0]
+
+    def _face(self, pixels: np.ndarray, alpha: np.ndarray, picture: np.ndarray, rng: np.random.Generator) -> FaceBox:
         """Draw a face over a figure's head; returns its box on the figure."""
-        head = len(alpha) * HEAD
-        rows = slice(int(0.2 * head), max(int(0.8 * head), int(0.2 * head) + 1))
-        columns = np.flatnonzero((alpha[rows] > 0.5).any(0))
-        middle = columns.mean() if len(columns) else alpha.shape[1] / 2
-        side = max(2, round(1.1 * head))
-        picture = cv2.resize(self.faces.picture(which), (side, side), interpolation=cv2.INTER_AREA).astype(np.float32)
+        x, y, right, bottom = _head(alpha)
+        side = right - x
+        picture = cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA).astype(np.float32)
         grid = (np.arange(side) + 0.5) / side * 2 - 1
         distance = np.sqrt((grid[None] / 0.72) ** 2 + (grid[:, None] / 0.92) ** 2)
         oval = ((1 - distance) * 6).clip(0, 1).astype(np.float32)
-        x, y = round(middle - side / 2), round(0.08 * head)
         _blend(pixels, picture * rng.uniform(0.85, 1.1), oval, x, y)
         alpha[max(y, 0) : y + side, max(x, 0) : x + side] = np.maximum(
             alpha[max(y, 0) : y + side, max(x, 0) : x + side],
             oval[max(-y, 0) :, max(-x, 0) :][: len(alpha) - max(y, 0), : alpha.shape[1] - max(x, 0)],
         )
-        return x, y, x + side, y + side
+        return x, y, right, bottom
 
     def _sample(self, canvas: np.ndarray, pasted: list[_Pasted]) -> Sample:
         """Boxes around what is visible of everybody, and what their visible faces say."""
@@ -201,16 +232,14 @@ class Composer:
         hidden = []
         for k, figure in enumerate(pasted):
             visible = owner == k
-            if not visible.any():
+            if not figure.person or not visible.any():
                 continue
             box = _extent(visible)
             if visible.sum() < VISIBLE * figure.mask.sum() or min(box[2] - box[0], box[3] - box[1]) < 6:
                 hidden.append(box)
                 continue
-            known = figure.face is not None and _legible(figure.face, visible)
-            labels, affect = (
-                self._truth(figure.which) if known else (np.zeros(len(LABELS), np.float32), np.full(3, np.nan))
-            )
+            known = figure.truth is not None and _legible(figure.face, visible)
+            labels, affect = figure.truth if known else (np.zeros(len(LABELS), np.float32), np.full(3, np.nan))
             rows.append((box, labels, affect, known))
         boxes, labels, affect, known = (list(column) for column in zip(*rows)) if rows else ([], [], [], [])
         return Sample(
@@ -222,13 +251,43 @@ class Composer:
             ignore=np.array(hidden, float).reshape(-1, 4),
         )
 
-    def _truth(self, which: int) -> tuple[np.ndarray, np.ndarray]:
-        """Emotions [K] and valence, arousal, dominance in [0, 1] (the last unknown) of a face."""
-        expression = self.faces.labels["expression"][int(self.faces.targets["expression"][which].argmax())]
-        valence, arousal = self.faces.targets["valence_arousal"][which]
+
+class _Balanced:
+    """Faces of several sets, drawn so that rare expressions come often: with the inverse root of their frequency."""
+
+    def __init__(self, sets: Sequence[Samples]) -> None:
+        self.sets = sets
+        rows = [(data, i, k) for data in sets for i, k in enumerate(data.classes())]
+        self.rows = [(data, i) for data, i, _ in rows]
+        names = [data.labels["expression"][k] for data, _, k in rows]
+        count = Counter(names)
+        weights = np.array([count[name] ** -0.5 for name in names])
+        self.share = weights.cumsum() / weights.sum()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def draw(self, rng: np.random.Generator) -> tuple[np.ndarray, Truth]:
+        """A face, uint8 [H, W, 3], and what it says."""
+        data, i = self.rows[int(np.searchsorted(self.share, rng.random(), side="right"))]
+        picture = data.picture(i)
+        expression = data.labels["expression"][int(data.targets["expression"][i].argmax())]
+        valence, arousal = data.targets["valence_arousal"][i]
         present = emotions(expression, valence, arousal)
         affect = np.array([(valence + 1) / 2, (arousal + 1) / 2, np.nan], np.float32)
-        return np.array([name in present for name in LABELS], np.float32), affect
+        labels = np.array([name in present for name in LABELS], np.float32)
+        return picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, axis=2), (labels, affect)
+
+
+def _head(alpha: np.ndarray) -> FaceBox:
+    """The square of the face of a standing figure, from its mask."""
+    head = len(alpha) * HEAD
+    rows = slice(int(0.2 * head), max(int(0.8 * head), int(0.2 * head) + 1))
+    columns = np.flatnonzero((alpha[rows] > 0.5).any(0))
+    middle = columns.mean() if len(columns) else alpha.shape[1] / 2
+    side = max(2, round(1.1 * head))
+    x, y = round(middle - side / 2), round(0.08 * head)
+    return x, y, x + side, y + side
 
 
 def _blend(canvas: np.ndarray, pixels: np.ndarray, alpha: np.ndarray, x: int, y: int) -> np.ndarray:

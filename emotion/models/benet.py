@@ -89,13 +89,13 @@ def benet(configuration: str = "bu_det_pc_bg") -> BENetConfig:
 
 
 def benet_small(labels: tuple[str, ...] = vocab.EMOTIC, affect: tuple[str, ...] = ()) -> BENetConfig:
-    """The same design for a processor: 16 channels, one module per stage, detection and emotions only, 320 pixels."""
+    """The same design for a processor: 24 channels, single blocks, detection and emotions only, 320 pixels."""
     return BENetConfig(
         input=decode.SceneInput(size=320),
-        width=16,
+        width=24,
         stem=32,
-        modules=(1, 2, 1),
-        blocks=2,
+        modules=(1, 3, 2),
+        blocks=1,
         bottlenecks=2,
         heads=("det", "bu"),
         labels=labels,
