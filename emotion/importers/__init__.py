@@ -18,6 +18,7 @@ from emotion import hub, publishing
 from emotion.errors import UserError
 
 METHODS = ("esr", "fg2020", "avfusion", "efficientface", "benet", "emenet", "mobilefacenet", "marblenet")
+COUNTERS = {"*.num_batches_tracked": "counts training steps, plays no part in prediction"}  # of any batch norm
 
 
 @dataclass
@@ -50,7 +51,9 @@ def read(method: str, source: str | Path, **options: Any) -> Imported:
     source = Path(source)
     if not source.exists():
         raise UserError(f"{source} does not exist")
-    return importlib.import_module(f"emotion.importers.{method}").read(source, **options)
+    imported = importlib.import_module(f"emotion.importers.{method}").read(source, **options)
+    imported.dropped |= COUNTERS
+    return imported
 
 
 def convert(method: str, source: str | Path, folder: str | Path, **options: Any) -> Imported:

@@ -76,7 +76,8 @@ def read(source: Path, configuration: str | None = None, name: str | None = None
     unused = {"det": ("heatmap.", "size."), "bg": ("bg.", "extra.bg."), "pc": ("pc.", "extra.pc.")}
     unused["fusion"] = ("fusion.", "extra.fusion.")
     prefixes = tuple(p for head, ps in unused.items() if head not in config.heads for p in ps)
-    dropped = {f"{p}*": "a head that this configuration does not train" for p in prefixes if _any(ours, p)}
+    left = sorted({f"{k.split('.')[0]}.*" for k in original if rename(k).startswith(prefixes)})
+    dropped = dict.fromkeys(left, "a head that this configuration does not train")
     data = ("EMOTIC", "HECO") if config.extra else ("EMOTIC",)
     card = hub.Card(
         name=name or f"{_variant(config)}.{'_'.join(data).lower()}",
@@ -95,10 +96,6 @@ def _variant(config: BENetConfig) -> str:
         if set(heads) == set(config.heads) and configuration.endswith("_ed") == bool(config.extra):
             return f"benet_{configuration}"
     return "benet"
-
-
-def _any(tensors: dict[str, Tensor], prefix: str) -> bool:
-    return any(k.startswith(prefix) for k in tensors)
 
 
 def _config(original: dict[str, Tensor], configuration: str | None) -> BENetConfig:

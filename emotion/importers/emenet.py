@@ -74,6 +74,10 @@ def read(
         trained_on=("Aff-Wild2",),
         source=f"imported from {source.resolve().name}",
     )
+    if config.sound:
+        dropped |= {f"audio_backbone.{k}": why for k, why in marblenet.COMPUTED.items()}
+    if config.temporal == "transformer":
+        dropped["tmodels.*.pos_encoder.pe"] = "a table of sines, which is computed"
     tensors = {f"members.{m}.{k}": v for m, network in enumerate(networks) for k, v in network.items()}
     return Imported(config, tensors, card, dropped, [*_notes(config, list(chosen)), *notes])
 

@@ -62,7 +62,6 @@ def read(source: Path, batchnorm: str = "running", stage: int | None = None, nam
         config=config,
         tensors=tensors,
         card=_card(config, source, name),
-        dropped={"bn*.num_batches_tracked": "counts training steps, plays no part in prediction"},
         notes=_notes(config),
     )
 

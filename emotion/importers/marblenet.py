@@ -15,6 +15,7 @@ from emotion.importers.mobilefacenet import rename
 from emotion.models.marblenet import BLOCKS, MFCC, MarbleNetConfig
 
 PREPROCESSOR = "preprocessor.featurizer."
+COMPUTED = {f"{PREPROCESSOR}*": "constants of the sound's front end, which are computed"}
 # Constants of the original's front end -> ours, which are computed.
 CONSTANTS = {"dct_mat": "dct", "MelSpectrogram.spectrogram.window": "window", "MelSpectrogram.mel_scale.fb": "filters"}
 
@@ -60,15 +61,17 @@ def read(source: Path, name: str = "marblenet.vad") -> Imported:
     Raises:
         UserError: unreadable, incomplete, or not this network.
     """
-    learnt, notes = split_constants(without_counters(state_dict(*choose(source, "model_weights.ckpt", "*.nemo"))))
+    learnt, notes = split_constants(without_counters(state_dict(*choose(source, "model_weights.ckpt"))))
     tensors = {f"backbone.{k}": v for k, v in rename(learnt, children()).items()}
     tensors |= rename(learnt, {"decoder.decoder_layers.0": "classifier"})
     if len(tensors) < len(learnt):
-        raise UserError(f"{source} is no MarbleNet 3x2x64: {len(learnt) - len(tensors)} of its tensors are unknown")
+        known = (*children(), "decoder.decoder_layers.0")
+        other = next(k for k in learnt if not k.startswith(tuple(f"{p}." for p in known)))
+        raise UserError(f"{source} is no MarbleNet 3x2x64: it holds {other!r}")
     card = hub.Card(
         name=name,
         licence="terms of NVIDIA NGC",
         commercial=False,
         source=f"imported from {source.name}",
     )
-    return Imported(config=MarbleNetConfig(), tensors=tensors, card=card, notes=notes)
+    return Imported(config=MarbleNetConfig(), tensors=tensors, card=card, dropped=dict(COMPUTED), notes=notes)
