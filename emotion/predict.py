@@ -18,7 +18,7 @@ from emotion import faces as cropping
 from emotion import hub, media, registry, sampling, video
 from emotion.detectors import MTCNN, Detector
 from emotion.errors import UserError
-from emotion.models.base import FaceInput
+from emotion.models.base import ClipInput, FaceInput
 from emotion.outputs import Faces, Result, Task
 from emotion.sequences import FaceReader, FaceStream, Follower, hearing, no_faces
 
@@ -228,15 +228,22 @@ def analyze(
 ) -> Result:
     """Read every face of a picture or a video; what it is says its content, not its name.
 
+    A model of voice and face reads a film or a sound file, see `ClipPredictor.clip`.
+
     Args:
         source: path, bytes or open file of either, PIL image or array, see `media.read_image` and `video.decode`.
         model: registry name, checkpoint folder or loaded model.
         which: "all" faces, the "largest" or the one "closest-to-centre".
         device: "cpu", "cuda", ...
-        rate: which frames of a video, see `FacePredictor.video`.
+        rate: which frames of a video, see `FacePredictor.video`, or decisions per second, see `ClipPredictor.clip`.
 
     Raises:
         UserError: the picture, the video or the checkpoint cannot be read.
     """
+    model = model if isinstance(model, nn.Module) else hub.load(model, device)
+    if isinstance(getattr(model.config, "input", None), ClipInput):
+        from emotion.clip_predictor import ClipPredictor
+
+        return ClipPredictor(model, device=device).clip(source, rate)
     predictor = FacePredictor(model, which=which, device=device)
     return predictor.video(source, rate) if media.is_video(source) else predictor.image(source)

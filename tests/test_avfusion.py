@@ -12,7 +12,7 @@ import torch
 from emotion import hub, importers
 from emotion.errors import UserError
 from emotion.models.avfusion import CONDITIONS, FUSIONS, AVFusion, AVFusionConfig, Clips, distort, under
-from emotion.models.avfusion_video import choose_frames, decode, face_stretch, follow
+from emotion.models.avfusion_video import choose_frames, face_stretch, follow
 from emotion.models.base import ClipInput, FaceInput, VectorInput
 from emotion.models.efficientface import EfficientFace, EfficientFaceConfig
 from emotion.outputs import Faces
@@ -191,12 +191,5 @@ def test_frames_by_time_at_any_rate() -> None:
         np.testing.assert_allclose(np.divide(chosen, fps), np.divide(due, 30), atol=1 / fps)
     later = choose_frames(((k / 30, k) for k in range(300)), SEEN, start=2.0)
     assert [k - 60 for k in later] == due
-    assert choose_frames(((k / 30, k) for k in range(50)), SEEN) == [due[0], None]
-
-
-def test_films_that_are_none(tmp_path: Path) -> None:
-    path = tmp_path / "film.mp4"
-    path.write_bytes(b"not a film")
-    for film in (path, tmp_path / "missing.mp4", b"no"):
-        with pytest.raises(UserError, match="film"):
-            next(decode(film))
+    assert choose_frames(((k / 30, k) for k in range(50)), SEEN) == [due[0], 49]
+    assert choose_frames(((k / 30, k) for k in range(50)), replace(SEEN, timing="index")) == [due[0], None]

@@ -23,14 +23,14 @@ from typing import NamedTuple
 import numpy as np
 import soundfile
 
-from emotion import audio
+from emotion import audio, video
 from emotion.audio import Sound
 from emotion.datasets import Samples
 from emotion.errors import UserError
 from emotion.faces import Detector
 from emotion.labels import RAVDESS, canonical
 from emotion.models.avfusion_audio import clip_samples, sixteen_bits
-from emotion.models.avfusion_video import choose_frames, decode, face_stretch
+from emotion.models.avfusion_video import choose_frames, face_stretch
 from emotion.models.base import ClipInput, FaceInput
 
 COLUMNS = ("clip", "label", "speaker", "split", "sound", "faces")
@@ -287,7 +287,7 @@ def _prepare_one(recording: Recording, out: Path, config: ClipInput, detector: D
                 done.sound = voice
         if recording.film is not None and not (out / faces).is_file():
             stretch = face_stretch(
-                choose_frames(decode(_film(recording.film), recording.film.name), config, start),
+                choose_frames(video.decode(_film(recording.film), recording.film.name), config, start),
                 detector,
                 config.visual,
             )

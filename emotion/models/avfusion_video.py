@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
-from emotion.errors import UserError
 from emotion.faces import Detector, crop
 from emotion.models.base import ClipInput, FaceInput
 from emotion.outputs import Faces
 
 COUNTED_FPS = 30  # frames per second that counting by index assumes
-
-Film = str | Path | bytes | BinaryIO
 
 
 @dataclass(frozen=True)
@@ -45,46 +39,27 @@ def frame_numbers(config: ClipInput) -> np.ndarray:
     return middle_frames(config.frames, int(config.seconds * COUNTED_FPS))
 
 
-def decode(film: Film, name: str = "") -> Iterator[tuple[float, np.ndarray]]:
-    """Every frame of a film: seconds on the clip's clock, and the upright picture uint8 [H, W, 3], RGB.
-
-    Raises:
-        UserError: no film, no pictures in it, or damaged from the first frame on.
-    """
-    import av
-
-    name = name or (Path(film).name if isinstance(film, (str, Path)) else "the film")
-    try:
-        with av.open(io.BytesIO(film) if isinstance(film, bytes) else film) as container:
-            if not container.streams.video:
-                raise UserError(f"{name} has no pictures")
-            container.streams.video[0].thread_type = "AUTO"
-            for frame in container.decode(container.streams.video[0]):
-                picture = frame.to_ndarray(format="rgb24")
-                yield frame.time or 0.0, np.ascontiguousarray(np.rot90(picture, frame.rotation // 90))
-    except (av.FFmpegError, OSError) as error:
-        raise UserError(f"{name} cannot be read as a film ({error.strerror or error})") from error
-
-
 def choose_frames(
     film: Iterator[tuple[float, np.ndarray]], config: ClipInput, start: float = 0.0
 ) -> list[np.ndarray | None]:
-    """The pictures of one stretch, T of them; None where the film is over.
+    """The pictures of one stretch, T of them; where the film is over None, or, with timing "time", its last one again.
 
     Args:
-        film: as `decode` gives it; read no further than needed.
+        film: as `emotion.video.decode` gives it; read no further than needed.
         config: how many frames; with timing "index" they are counted from the film's first frame.
         start: of the stretch in seconds, with timing "time"; the first frame at or after each due time is taken.
     """
     by_index = config.timing == "index"
     due = frame_numbers(config) if by_index else start + frame_numbers(config) / COUNTED_FPS
     chosen: list[np.ndarray | None] = []
+    last = None
     for number, (seconds, picture) in enumerate(film):
         while len(chosen) < len(due) and (number if by_index else seconds + 1e-3) >= due[len(chosen)]:
             chosen.append(picture)
         if len(chosen) == len(due):
             break
-    return chosen + [None] * (len(due) - len(chosen))
+        last = None if by_index else picture
+    return chosen + [last] * (len(due) - len(chosen))
 
 
 def follow(detections: Sequence[Faces]) -> tuple[np.ndarray, np.ndarray] | None:
