@@ -142,7 +142,7 @@ def _scorable(found: Predictions, samples: Samples) -> scoring.Scorable:
         counts = np.eye(k * k)[classes[known] * k + choice[known]]
         columns += [counts, top_k(p[known], classes[known], 5)[:, None]]
     rest = {"metrics": {}, "calibration": calibration.of_classes(whole[known], classes[known])}
-    return scoring.Scorable(labels, known, np.hstack(columns), _figures(tuple(found.values), k), rest, notes)
+    return scoring.Scorable(labels, known, np.hstack(columns), _figures(tuple(found.values), k), rest, notes=notes)
 
 
 def _figures(conditions: tuple[str, ...], k: int) -> bootstrap.Figures:

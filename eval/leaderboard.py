@@ -21,7 +21,7 @@ from eval.speed import SpeedResult, read_speed
 from eval.tracks import TRACKS, main_metric
 
 REPORTED = Path(__file__).parent / "reported.yaml"
-ABOUT = ("model", "source", "note")  # what a reported row has beside figures
+ABOUT = ("model", "source", "note", "checkpoint", "per_label")  # what a reported row has beside figures
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Row:
 
 @dataclass
 class Table:
-    """Rows that may be compared with each other, best first."""
+    """Rows that may be compared with each other, best first; by name where their protocols are unknown (not ranked)."""
 
     track: str
     dataset: str
@@ -57,6 +57,7 @@ class Table:
     protocol: str
     main: str
     rows: list[Row] = field(default_factory=list)
+    ranked: bool = True
 
     @property
     def title(self) -> str:
@@ -78,10 +79,17 @@ class Table:
         sign = 1 if self.lower(self.main) else -1
 
         def key(row: Row) -> tuple:
-            figure = row.figures.get(self.main)
+            figure = row.figures.get(self.main) if self.ranked else None
             return (figure is None, 0 if figure is None else sign * figure.value, row.model, row.origin)
 
         self.rows.sort(key=key)
+
+    def rank(self, row: Row) -> int | None:
+        """Place by the deciding figure, from 1; equal figures share one. None without that figure or any order."""
+        if not self.ranked or self.main not in row.figures:
+            return None
+        sign, value = 1 if self.lower(self.main) else -1, row.figures[self.main].value
+        return 1 + sum(sign * r.figures[self.main].value < sign * value for r in self.rows if self.main in r.figures)
 
     def tied(self, row: Row) -> bool:
         """Whether the interval of a measured row overlaps that of the best measured one."""
@@ -120,11 +128,16 @@ def tables_of(folders: list[Path], track: str | None = None) -> tuple[list[Table
     for table in reported():
         found[_key(table)] = table
     measured, problems = results.read_all(folders)
+    samples: dict[tuple[str, ...], set[str]] = {}
+    for data in (result.data for result in measured):
+        samples.setdefault((data.name, data.split, data.protocol), set()).add(data.fingerprint)
     for result in measured:
+        data, protocol = result.data, result.data.protocol
+        if len(samples[data.name, data.split, data.protocol]) > 1:  # the same words, but other samples or labels
+            protocol = f"{protocol}, samples {data.fingerprint[:8]}"
         for name, spec in TRACKS.items():
             if spec.task in result.tasks:
-                data = result.data
-                table = Table(name, data.name, data.split, data.protocol, main_metric(name, data.name))
+                table = Table(name, data.name, data.split, protocol, main_metric(name, data.name))
                 found.setdefault(_key(table), table).rows.append(_row(result, spec.task))
     speeds, broken = read_speed(folders)
     for speed in speeds:
@@ -172,7 +185,7 @@ def _speed_row(speed: SpeedResult) -> Row:
 
 @dataclass(frozen=True)
 class ReportedTable:
-    """A table of `reported.yaml`; every row has "model" and figures, perhaps "source" and "note"."""
+    """A table of `reported.yaml`, whose head says what the fields mean."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
     track: str
@@ -183,6 +196,9 @@ class ReportedTable:
     scale: FiniteFloat
     rows: list[dict[str, Any]]
     source: str = ""
+    ranked: bool = True
+    data: str | None = None
+    command: str = ""
 
 
 _REPORTED = TypeAdapter(list[ReportedTable])
@@ -204,15 +220,37 @@ def reported(path: Path = REPORTED) -> list[Table]:
 def _reported_table(given: ReportedTable, path: Path) -> Table:
     if given.track not in TRACKS or given.main not in TRACKS[given.track].metrics:
         raise UserError(f"{path}: no track {given.track!r} with the figure {given.main!r}")
-    rows = []
-    for row in given.rows:
-        model, source = str(row.get("model", "")), row.get("source", given.source)
-        figures = {k: v for k, v in row.items() if k not in ABOUT}
-        wrong = [
-            k for k, v in figures.items() if k not in TRACKS[given.track].metrics or not isinstance(v, (int, float))
-        ]
-        if wrong or not model or not source or not figures:
-            raise UserError(f"{path}, {given.dataset}, row {model!r}: needs model, source and figures; wrong: {wrong}")
-        scaled = {k: Figure(round(v / given.scale, 6)) for k, v in figures.items()}
-        rows.append(Row(model, False, scaled, source, row.get("note", "")))
-    return Table(given.track, given.dataset, given.split, given.protocol, given.main, rows)
+    rows = [_reported_row(row, given, f"{path}, {given.dataset}") for row in given.rows]
+    return Table(given.track, given.dataset, given.split, given.protocol, given.main, rows, given.ranked)
+
+
+def _reported_row(row: dict[str, Any], given: ReportedTable, where: str) -> Row:
+    model, source = str(row.get("model", "")), row.get("source", given.source)
+    figures = {k: v for k, v in row.items() if k not in ABOUT}
+    per_label = row.get("per_label", {})
+    each = [*figures.items(), *((f"per_label {k}", v) for column in per_label.values() for k, v in column.items())]
+    wrong = [k for k, v in each if not isinstance(v, (int, float))]
+    wrong += [k for k in figures if k not in TRACKS[given.track].metrics]
+    if wrong or not model or not source or not figures:
+        raise UserError(f"{where}, row {model!r}: needs model, source and figures; wrong: {wrong}")
+    return Row(
+        model=model,
+        measured=False,
+        figures={k: Figure(_scaled(v, given)) for k, v in figures.items()},
+        origin=source,
+        note=row.get("note", ""),
+        command=_command(row.get("checkpoint", ""), given),
+        per_label={k: {label: _scaled(v, given) for label, v in column.items()} for k, column in per_label.items()},
+    )
+
+
+def _scaled(value: float, given: ReportedTable) -> float:
+    return round(value / given.scale, 6)
+
+
+def _command(checkpoint: str, given: ReportedTable) -> str:
+    """What measures a reported row for whoever has the data and the model or its predictions."""
+    data = f"--dataset {given.dataset} --data DIR --split {given.split}" if given.data is None else given.data
+    if given.command or not data:
+        return given.command
+    return f"python -m eval {f'run --model {checkpoint}/' if checkpoint else 'score --predictions FILE'} {data}"

@@ -25,16 +25,17 @@ def drawings(table: Table, tables: list[Table]) -> str:
 
 
 def accuracy_against_speed(table: Table, tables: list[Table]) -> str:
-    """The measured rows of a table whose speed was measured too, or "" where these are fewer than two models."""
-    times = {
-        r.model: r.figures["ms_1"].value for t in tables if t.track == "speed" for r in t.rows if "ms_1" in r.figures
-    }
-    points = [
-        (row.model, times[row.model], row.figures[table.main].value)
-        for row in table.rows
-        if table.track != "speed" and row.measured and row.model in times and table.main in row.figures
-    ]
-    return _scatter(points, "milliseconds per face", table.main) if len(points) > 1 else ""
+    """The measured rows of a table whose speed was measured, all on one machine, or "" where these are fewer than two.
+
+    Of several machines, the one that most of the models were measured on is taken.
+    """
+    rows = [row for row in table.rows if row.measured and table.main in row.figures]
+    best: list[tuple[str, float, float]] = []
+    for speeds in (t for t in tables if t.track == "speed" and table.track != "speed"):
+        times = {r.model: r.figures["ms_1"].value for r in speeds.rows if "ms_1" in r.figures}
+        points = [(r.model, times[r.model], r.figures[table.main].value) for r in rows if r.model in times]
+        best = max(best, points, key=len)
+    return _scatter(best, "milliseconds per face", table.main) if len(best) > 1 else ""
 
 
 def risk_coverage(table: Table) -> str:

@@ -4,7 +4,8 @@ Columns of a table, one row per sample:
 - `id`: the sample's name as the reader gives it (`python -m eval datasets NAME --data DIR --ids` lists them);
 - `expression`: a label, and/or `expression.<label>` for every label: probabilities that sum to 1;
 - `valence`, `arousal`: in [-1, 1];
-- `AU1`, `AU2` ...: probabilities, or 0 and 1; a unit is present from 0.5 on.
+- `AU1`, `AU2` ...: probabilities, or 0 and 1; a unit is present from 0.5 on;
+- `expression.uncertainty.total`, `valence.uncertainty.total`, `AU1.uncertainty.total` ...: larger is less sure.
 Other columns are ignored. The prefixes `valence_arousal.` and `action_units.` of our own tables are understood.
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import zipfile
 import zlib
 from dataclasses import dataclass, field
@@ -28,6 +30,7 @@ from eval.results import replace_file
 
 SHOWN = 8  # problems that a message lists; the rest is counted
 PRESENT = 0.5
+UNCERTAINTIES = ("total", "epistemic")  # which one is judged: the first that a model gives
 Columns = dict[str, list[Any]]
 
 
@@ -40,7 +43,7 @@ class Predictions:
         labels: vocabulary per task.
         values: task -> float [N, K], probabilities or values.
         choice: "expression" -> int [N], the class; "action_units" -> 0 or 1 [N, U].
-        uncertainty: task -> float [N], larger is less sure; where the model gives it.
+        uncertainty: task -> float [N], or [N, K] for values and action units, larger is less sure; where given.
         hard: tasks without probabilities: `values` only repeat the choice.
         about: model, data set and how they were made, in words.
     """
@@ -128,6 +131,11 @@ def _read_npz(path: Path) -> Predictions:
             parts[name][task] = array
             if len(array) != len(ids):
                 raise ValueError(f"{len(ids)} ids but {len(array)} rows of {key}")
+        if len(set(ids)) < len(ids):
+            raise ValueError("a sample occurs twice")
+        for task, values in parts["values"].items():
+            if values.shape != (len(ids), len(labels[task])) or not np.isfinite(values).all():
+                raise ValueError(f"{task} is not {len(labels[task])} numbers per sample")
         return Predictions(ids, labels, hard=tuple(head["hard"]), about=head["about"], **parts)
     except DAMAGED as error:
         raise unreadable(path, error) from error
@@ -224,10 +232,18 @@ def from_table(columns: Columns, path: Path, first_row: int = 2) -> Predictions:
         labels["action_units"] = units
         values["action_units"] = _numbers(columns, units, (0, 1), report)
         choice["action_units"] = (values["action_units"] >= PRESENT).astype(np.uint8)
-    if "expression" in columns or any(name.startswith("expression.") for name in columns):
-        labels["expression"], values["expression"], choice["expression"] = _expression(columns, report)
-        if not any(name.startswith("expression.") for name in columns):
-            hard.append("expression")
+    probabilities = [name for name in columns if name.startswith("expression.") and ".uncertainty." not in name]
+    if "expression" in columns or probabilities:
+        found = _expression(columns, probabilities, report)
+        labels["expression"], values["expression"], choice["expression"] = found
+        hard += [] if probabilities else ["expression"]
+    unsure = {}
+    for task, names in labels.items():
+        names = ("expression",) if task == "expression" else names
+        kinds = (tuple(f"{name}.uncertainty.{kind}" for name in names) for kind in UNCERTAINTIES)
+        if there := next((c for c in kinds if all(name in columns for name in c)), ()):
+            found = _numbers(columns, there, (0, math.inf), report)
+            unsure[task] = found[:, 0] if task == "expression" else found
     if problems:
         more = f"\n... and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
         raise UserError("\n".join(problems[:SHOWN]) + more)
@@ -235,7 +251,7 @@ def from_table(columns: Columns, path: Path, first_row: int = 2) -> Predictions:
         raise UserError(
             f"{path} has no columns of predictions: expression, expression.<label>, valence, arousal, AU1 ..."
         )
-    return Predictions(ids, labels, values, choice, hard=tuple(hard))
+    return Predictions(ids, labels, values, choice, unsure, tuple(hard))
 
 
 class _Reporter:
@@ -256,14 +272,16 @@ def _numbers(columns: Columns, names: tuple[str, ...], bounds: tuple[float, floa
                 out[row, k] = float(cell)
             except (TypeError, ValueError):
                 out[row, k] = np.nan
-            if not bounds[0] <= out[row, k] <= bounds[1]:
-                report(row, f"{name} is {cell!r}, expected a number from {bounds[0]} to {bounds[1]}")
+            if not bounds[0] <= out[row, k] <= bounds[1] or math.isinf(out[row, k]):
+                limits = f"from {bounds[0]} to {bounds[1]}" if math.isfinite(bounds[1]) else f"from {bounds[0]} on"
+                report(row, f"{name} is {cell!r}, expected a number {limits}")
     return out
 
 
-def _expression(columns: Columns, report: _Reporter) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
-    """Labels, probabilities [N, K] and chosen classes [N]."""
-    names = [name for name in columns if name.startswith("expression.")]
+def _expression(
+    columns: Columns, names: list[str], report: _Reporter
+) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
+    """Labels, probabilities [N, K] and chosen classes [N]; `names` are the columns of probabilities."""
     labels: dict[str, str] = {}
     for name in names:
         try:

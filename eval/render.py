@@ -13,14 +13,15 @@ from rich.console import Console
 
 from emotion.cli.console import table as rich_table
 from eval.leaderboard import Row, Table
-from eval.plot import accuracy_against_speed
+from eval.plot import drawings
 from eval.results import Figure
 
 TITLE = "Emotion recognition leaderboard"
 LEGEND = (
     "Measured rows can be recomputed here; reported ones are quoted from their source and were not checked. "
     "Square brackets: bootstrap 95 % interval, whole videos or subjects drawn where frames depend on each other. "
-    "≈: the interval overlaps that of the best measured row. Tables of different protocols must not be compared."
+    "≈: the interval overlaps that of the best measured row. –: no rank, because the deciding figure is missing or the "
+    "rows' protocols are unknown. Tables of different protocols must not be compared."
 )
 _SIZES = ("parameters", "multiply_adds")
 
@@ -47,9 +48,9 @@ def header(table: Table) -> list[str]:
     return ["#", "model", "kind", *metrics, *(title for title, _ in _more(table)), "origin", "note"]
 
 
-def cells(table: Table, rank: int, row: Row) -> list[str]:
+def cells(table: Table, row: Row) -> list[str]:
     """One line in the order of `header`."""
-    mark = "≈" if table.tied(row) else ""
+    rank, mark = table.rank(row) or "–", "≈" if table.tied(row) else ""
     more = [show(row) for _, show in _more(table)]
     numbers = [figure(m, row.figures.get(m)) for m in table.metrics]
     return [
@@ -81,8 +82,8 @@ def as_table(tables: list[Table]) -> str:
     console = Console(file=buffer, width=240, markup=False, highlight=False, emoji=False, color_system=None)
     for table in tables:
         grid = rich_table(*header(table))
-        for rank, row in enumerate(table.rows, start=1):
-            grid.add_row(*cells(table, rank, row))
+        for row in table.rows:
+            grid.add_row(*cells(table, row))
         console.print(table.title)
         console.print(grid)
         console.print()
@@ -96,7 +97,7 @@ def as_markdown(tables: list[Table]) -> str:
     for table in tables:
         head = header(table)
         lines += [f"### {table.title}", "", _pipes(head), "|" + "---|" * len(head)]
-        lines += [_pipes(cells(table, rank, row)) for rank, row in enumerate(table.rows, start=1)]
+        lines += [_pipes(cells(table, row)) for row in table.rows]
         lines.append("")
     return "\n".join([*lines, LEGEND])
 
@@ -110,14 +111,14 @@ def as_csv(tables: list[Table]) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     columns = ("track", "dataset", "split", "protocol", "rank", "model", "kind", "metric", "value", "low", "high")
-    writer.writerow((*columns, "origin", "note"))
+    writer.writerow((*columns, "origin", "note", "command"))
     for table in tables:
-        for rank, row in enumerate(table.rows, start=1):
+        for row in table.rows:
             kind = "measured" if row.measured else "reported"
             for metric in table.metrics:
                 if (f := row.figures.get(metric)) is not None:
-                    about = (table.track, table.dataset, table.split, table.protocol, rank, row.model, kind)
-                    writer.writerow((*about, metric, f.value, f.low, f.high, row.origin, row.note))
+                    about = (table.track, table.dataset, table.split, table.protocol, table.rank(row), row.model, kind)
+                    writer.writerow((*about, metric, f.value, f.low, f.high, row.origin, row.note, row.command))
     return buffer.getvalue().rstrip("\n")
 
 
@@ -130,14 +131,15 @@ def as_json(tables: list[Table]) -> str:
             "split": t.split,
             "protocol": t.protocol,
             "main": t.main,
+            "ranked": t.ranked,
             "rows": [
                 {
                     **{k: v for k, v in vars(row).items() if k != "figures"},
-                    "rank": rank,
+                    "rank": t.rank(row),
                     "tied_with_best": t.tied(row),
                     "figures": {k: vars(f) for k, f in row.figures.items()},
                 }
-                for rank, row in enumerate(t.rows, start=1)
+                for row in t.rows
             ],
         }
         for t in tables
@@ -148,23 +150,53 @@ def as_json(tables: list[Table]) -> str:
 def as_html(tables: list[Table]) -> str:
     """One page without anything to fetch: tables sort by a click or the keyboard, and work without scripts."""
     page = files("eval").joinpath("leaderboard.html").read_text(encoding="utf-8")
-    body = "\n".join(_section(table) + accuracy_against_speed(table, tables) for table in tables)
+    body = "\n".join(_section(table) + drawings(table, tables) for table in tables)
     return page.replace("{{title}}", TITLE).replace("{{legend}}", html.escape(LEGEND)).replace("{{tables}}", body)
 
 
 def _section(table: Table) -> str:
     head = "".join(f'<th scope="col">{html.escape(h)}</th>' for h in header(table))
     rows = []
-    for rank, row in enumerate(table.rows, start=1):
-        first, model, *rest = (html.escape(c) for c in cells(table, rank, row))
+    for row in table.rows:
+        first, model, *rest = (html.escape(c) for c in cells(table, row))
         tail = "".join(f"<td>{c}</td>" for c in rest)
         kind = "measured" if row.measured else "reported"
         rows.append(f'<tr class="{kind}"><td>{first}</td><th scope="row">{model}</th>{tail}</tr>')
     caption = html.escape(table.title)
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{caption}"><table><caption>{caption}</caption>'
-        f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+        f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>{_per_label(table)}{_commands(table)}"
     )
+
+
+def _per_label(table: Table) -> str:
+    """Figures by label, folded away; one table per kind of figure."""
+    parts = []
+    for metric in dict.fromkeys(name for row in table.rows for name in row.per_label):
+        rows = [row for row in table.rows if metric in row.per_label]
+        labels = list(dict.fromkeys(label for row in rows for label in row.per_label[metric]))
+        head = "".join(f'<th scope="col">{html.escape(h)}</th>' for h in ("model", *labels))
+        body = ""
+        for row in rows:
+            values = (row.per_label[metric].get(label) for label in labels)
+            tail = "".join(f"<td>{'' if v is None else f'{v:.3f}'}</td>" for v in values)
+            body += f'<tr><th scope="row">{html.escape(row.model)}</th>{tail}</tr>'
+        parts.append(
+            f'<div class="scroll" tabindex="0" role="region" aria-label="{html.escape(metric)}"><table>'
+            f"<caption>{html.escape(metric.replace('_', ' '))}</caption><thead><tr>{head}</tr></thead>"
+            f"<tbody>{body}</tbody></table></div>"
+        )
+    return f"<details><summary>By label</summary>{''.join(parts)}</details>" if parts else ""
+
+
+def _commands(table: Table) -> str:
+    """What measures every row, folded away."""
+    of: dict[str, list[str]] = {}
+    for row in table.rows:
+        if row.command:
+            of.setdefault(row.command, []).append(row.model)
+    items = (f"<li><code>{html.escape(c)}</code> {html.escape(', '.join(models))}</li>" for c, models in of.items())
+    return f"<details><summary>Measure it yourself</summary><ul>{''.join(items)}</ul></details>" if of else ""
 
 
 FORMATS = {"table": as_table, "md": as_markdown, "csv": as_csv, "json": as_json, "html": as_html}

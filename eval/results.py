@@ -16,6 +16,7 @@ from emotion.errors import UserError
 
 SCHEMA = "emotion-result/1"
 FOLDER = Path(__file__).parent / "results"
+COVERAGES = [k / 20 for k in range(1, 21)]  # of `TaskResult.risk`
 
 _STRICT = ConfigDict(extra="forbid")
 
@@ -41,6 +42,8 @@ class TaskResult:
         per_label: metric -> label -> value.
         calibration: name -> value; empty for continuous tasks.
         confusion: counts, references in rows; empty where there is none.
+        risk: mean error of the surest 5, 10, ... 100 % of the answers (wrong classes, wrong action units, absolute
+            errors of values); empty for models without uncertainty.
         notes: what the reader must know, in words.
     """
 
@@ -51,6 +54,7 @@ class TaskResult:
     per_label: dict[str, dict[str, FiniteFloat]] = field(default_factory=dict)
     calibration: dict[str, FiniteFloat] = field(default_factory=dict)
     confusion: tuple[tuple[int, ...], ...] = ()
+    risk: tuple[FiniteFloat, ...] = ()
     notes: tuple[str, ...] = ()
 
 

@@ -17,7 +17,7 @@ from emotion.models.base import FaceInput, multiply_adds
 from emotion.outputs import Task
 from eval import predictions as files
 from eval.parts import finish, in_parts
-from eval.predictions import PRESENT, Predictions
+from eval.predictions import PRESENT, UNCERTAINTIES, Predictions
 from eval.results import ModelInfo
 
 BATCH = 32
@@ -103,12 +103,12 @@ def from_tasks(ids: tuple[str, ...], tasks: dict[str, Task], about: dict[str, An
     for name, t in tasks.items():
         if t.kind == "multilabel":
             choice[name] = (t.values >= (PRESENT if t.thresholds is None else t.thresholds)).astype(np.uint8)
-    unsure = {name: t.uncertainty["total"] for name, t in tasks.items() if "total" in t.uncertainty}
+    kinds = {name: next((k for k in UNCERTAINTIES if k in t.uncertainty), "") for name, t in tasks.items()}
     return Predictions(
         ids=ids,
         labels={name: tuple(t.labels) for name, t in tasks.items()},
         values={name: t.values for name, t in tasks.items()},
         choice=choice,
-        uncertainty={name: u for name, u in unsure.items() if np.ndim(u) == 1},
+        uncertainty={name: tasks[name].uncertainty[kind] for name, kind in kinds.items() if kind},
         about=about,
     )

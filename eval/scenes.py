@@ -16,7 +16,7 @@ from eval.metrics.detection_ap import detection_ap_core as detection
 from eval.metrics.emotic_map import emotic_map_core as emotic_map
 from eval.results import DataInfo, Figure, TaskResult
 
-CORRECTED = "COCO's matching by IoU, emotions at annotated boxes unless `detected`"
+CORRECTED = "emotions at annotated boxes, people matched by IoU"
 PUBLISHED = "BENet's published mode (wrong IoU)"
 Found = dict[str, np.ndarray]  # of one picture: "boxes" [D, 4], "scores" [D], perhaps "emotions" [D, K]; of its people
 # "people" [P, K] and "vad" [P, 3], read at their annotated boxes

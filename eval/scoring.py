@@ -6,6 +6,7 @@ rescaled; classes that it lacks are never predicted; action units that it lacks 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -21,7 +22,7 @@ from eval.metrics.ccc import ccc_core
 from eval.metrics.expression import expression_core as expression
 from eval.metrics.risk_coverage.risk_coverage_core import risk_coverage
 from eval.predictions import Predictions
-from eval.results import Figure, TaskResult
+from eval.results import COVERAGES, Figure, TaskResult
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Scorable:
         terms: [M, T], additive terms of the M labelled samples.
         figures: sums of terms -> figures; scalar ones are metrics, those with a last axis are per label.
         rest: figures of the whole that have no interval: metrics and calibration.
+        risk: of the surest answers, see `TaskResult`.
         notes: what had to be adapted.
     """
 
@@ -42,6 +44,7 @@ class Scorable:
     terms: np.ndarray
     figures: bootstrap.Figures
     rest: dict[str, dict[str, float]]
+    risk: tuple[float, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -86,6 +89,7 @@ def result(ready: Scorable, groups: np.ndarray | None, replicates: int) -> TaskR
         },
         calibration={k: float(v) for k, v in ready.rest["calibration"].items() if np.isfinite(v)},
         confusion=tuple(tuple(int(x) for x in row) for row in whole.get("confusion", ())),
+        risk=ready.risk,
         notes=ready.notes,
     )
 
@@ -126,9 +130,10 @@ def _expression(given: Predictions, samples: Samples) -> Scorable:
     rest: dict[str, dict[str, float]] = {"metrics": {}, "calibration": {}}
     if "expression" not in given.hard:
         rest["calibration"] = calibration.of_classes(p[known], classes[known])
+    risk = ()
     if (unsure := given.uncertainty.get("expression")) is not None:
-        rest["calibration"] |= _selective(unsure[known], choice[known] != classes[known])
-    return Scorable(target, known, terms, _expression_figures(k), rest, notes)
+        risk = _selective(unsure[known], choice[known] != classes[known], rest["calibration"])
+    return Scorable(target, known, terms, _expression_figures(k), rest, risk, notes)
 
 
 def _expression_figures(k: int) -> bootstrap.Figures:
@@ -145,9 +150,14 @@ def _expression_figures(k: int) -> bootstrap.Figures:
     return figures
 
 
-def _selective(uncertainty: np.ndarray, errors: np.ndarray) -> dict[str, float]:
-    found = risk_coverage(uncertainty, errors.astype(np.float64))
-    return {"aurc": found["aurc"], "excess_aurc": found["excess_aurc"], "auroc_of_errors": found["auroc"]}
+def _selective(uncertainty: np.ndarray, errors: np.ndarray, out: dict[str, float]) -> tuple[float, ...]:
+    """Risk of the surest answers, at `COVERAGES`; areas go to `out`."""
+    found = risk_coverage(uncertainty, errors)
+    out |= {"aurc": found["aurc"], "excess_aurc": found["excess_aurc"], "auroc_of_errors": found["auroc"]}
+    risk = found["risk"]
+    if not len(risk):
+        return ()
+    return tuple(round(float(risk[math.ceil(c * len(risk)) - 1]), 6) for c in COVERAGES)
 
 
 def _action_units(given: Predictions, samples: Samples) -> Scorable:
@@ -166,7 +176,11 @@ def _action_units(given: Predictions, samples: Samples) -> Scorable:
     rest: dict[str, dict[str, float]] = {"metrics": {}, "calibration": {}}
     if not np.isin(p, (0, 1)).all():
         rest["calibration"] = calibration.of_labels(p, wanted)
-    return Scorable(both, known, cells.reshape(len(p), -1).astype(np.float64), _unit_figures, rest, notes)
+    risk = ()
+    if (unsure := given.uncertainty.get("action_units")) is not None:
+        wrong = np.where(np.isfinite(wanted), said != wanted, np.nan)
+        risk = _selective(unsure[known][:, index_map(both, source)], wrong, rest["calibration"])
+    return Scorable(both, known, cells.reshape(len(p), -1).astype(np.float64), _unit_figures, rest, risk, notes)
 
 
 def _unit_figures(sums: np.ndarray) -> dict[str, np.ndarray]:
@@ -187,7 +201,11 @@ def _valence_arousal(given: Predictions, samples: Samples) -> Scorable:
         groups = np.asarray(samples.groups)[known]
         each = [ccc_core.ccc_of_groups(values[:, k], wanted[:, k], groups) for k in range(len(axes))]
         rest["metrics"] = {"ccc_per_video": float(np.mean(each))}
-    return Scorable(axes, known, terms, _affect_figures(axes), rest)
+    risk = ()
+    if (unsure := given.uncertainty.get("valence_arousal")) is not None:
+        unsure = unsure[:, index_map(axes, given.labels["valence_arousal"])]
+        risk = _selective(unsure[known], np.abs(values - wanted), rest["calibration"])
+    return Scorable(axes, known, terms, _affect_figures(axes), rest, risk)
 
 
 def _affect_figures(axes: tuple[str, ...]) -> bootstrap.Figures:

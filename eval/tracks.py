@@ -25,20 +25,28 @@ class Track:
 
 
 _RMSE = ("rmse_valence", "rmse_arousal", "rmse")
+_TRUST = ("ece", "aurc")  # calibration; area under risk against coverage
 _SIZES = ("parameters", "multiply_adds")
 
 TRACKS = {
-    "expression": Track("expression", "Expression", ("accuracy", "f1", "balanced_accuracy", "total")),
-    "valence-arousal": Track(
-        "valence_arousal", "Valence and arousal", ("ccc", "ccc_valence", "ccc_arousal", *_RMSE[:2]), _RMSE
+    "expression": Track(
+        "expression", "Expression", ("accuracy", "f1", "balanced_accuracy", "total", *_TRUST), _TRUST,
     ),
-    "action-units": Track("action_units", "Action units", ("total", "f1", "accuracy")),
+    "valence-arousal": Track(
+        "valence_arousal", "Valence and arousal", ("ccc", "ccc_valence", "ccc_arousal", *_RMSE[:2], "aurc"),
+        (*_RMSE, "aurc"),
+    ),
+    "action-units": Track("action_units", "Action units", ("total", "f1", "accuracy", *_TRUST), _TRUST),
     "audiovisual": Track(
         "audiovisual", "Audiovisual expression",
-        ("accuracy", "accuracy audio", "accuracy video", "mean_recall", "f1", "top5"),
+        ("accuracy", "accuracy audio", "accuracy video", "accuracy noisy audio", "accuracy noisy video",
+         "mean_recall", "f1", "weighted_f1", "top5"),
     ),
-    "scene": Track("emotions", "Emotions in scenes", ("mAP", "mAP interpolated")),
-    "detection": Track("detection", "Detection of people", ("AP", "AP .5", "AP .75")),
+    "scene": Track(
+        "emotions", "Emotions in scenes",
+        ("mAP", "mAP interpolated", "mAP detected", "mAP detected .5", "VAD error"), ("VAD error",),
+    ),
+    "detection": Track("detection", "Detection of people", ("AP", "AP .5", "AP .75", "AR-100")),
     "speed": Track(
         "", "Speed", ("images_per_second_32", "images_per_second_8", "ms_1", "peak_memory_mb", *_SIZES),
         ("ms_1", "peak_memory_mb", *_SIZES),

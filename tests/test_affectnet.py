@@ -33,6 +33,14 @@ def test_every_layout_and_split(layout, tmp_path):
     assert affectnet.load(root).fingerprint == affectnet.load(root).fingerprint
 
 
+def test_seven_expressions_leave_contempt_out(tmp_path):
+    data = affectnet.load(affectnet.fake(tmp_path), classes=7)
+    assert np.bincount(data.classes()).tolist() == [3, 3, 3, 3, 3, 2, 2]
+    assert data.labels["expression"] == AFFECTNET[:7] and data.protocol.startswith("seven")
+    with pytest.raises(UserError, match="8 or 7"):
+        affectnet.load(tmp_path, classes=6)
+
+
 def test_the_crop_keeps_its_axes(tmp_path):
     """Columns come from face_x and face_width, rows from face_y and face_height (the original swaps them)."""
     affectnet.fake(tmp_path, layout="2017")

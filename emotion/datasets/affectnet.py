@@ -64,6 +64,9 @@ SPLITS = {
 }
 
 
+NAMED = {8: "eight", 7: "seven"}
+
+
 class Face(NamedTuple):
     """One row: `box` is left, top, width, height in the picture, None where the picture is a crop already; `number`
     counts the rows of the list."""
@@ -77,23 +80,26 @@ class Face(NamedTuple):
     number: int = -1
 
 
-def load(root: str | Path, split: str = "train") -> Samples:
-    """The faces of one split that show one of the eight expressions; pictures are read and cropped when asked for.
+def load(root: str | Path, split: str = "train", classes: int = 8) -> Samples:
+    """The faces of one split that show one of the expressions; pictures are read and cropped when asked for.
 
     Args:
         root: folder in one of the three layouts.
         split: "train" and "valid" (annotated by hand) or "automatic" (annotated by a network).
+        classes: 8, or 7 without contempt, as a part of the literature has it.
 
     Returns:
-        Samples with "expression" [N, 8] one-hot in the order of `labels.AFFECTNET` and "valence_arousal" [N, 2] in
-        [-1, 1], NaN where not rated.
+        Samples with "expression" [N, classes] one-hot in the order of `labels.AFFECTNET` and "valence_arousal" [N, 2]
+        in [-1, 1], NaN where not rated.
 
     Raises:
         UserError: unknown split, missing files, rows that do not parse or lie outside their range.
     """
     root, place = Path(root), _place(split)
     faces = [_checked(f) for f in _layout(root)(root, place)]
-    faces = [f for f in faces if f.expression < len(AFFECTNET)]
+    if classes not in NAMED:
+        raise UserError(f"AffectNet is used with 8 or 7 expressions, not {classes}")
+    faces = [f for f in faces if f.expression < classes]
     if not faces:
         raise UserError(f"{root} holds no face with an expression in the {split} split")
     affect = np.array([[f.valence, f.arousal] for f in faces], dtype=np.float32)
@@ -103,9 +109,13 @@ def load(root: str | Path, split: str = "train") -> Samples:
         split=split,
         ids=tuple(f.name for f in faces),
         picture=lambda i: _picture(faces[i]),
-        labels={"expression": AFFECTNET, "valence_arousal": VALENCE_AROUSAL},
-        targets={"expression": np.eye(8, dtype=np.float32)[[f.expression for f in faces]], "valence_arousal": affect},
-        protocol="eight expressions, " + ("annotated automatically" if split == "automatic" else "annotated by hand"),
+        labels={"expression": AFFECTNET[:classes], "valence_arousal": VALENCE_AROUSAL},
+        targets={
+            "expression": np.eye(classes, dtype=np.float32)[[f.expression for f in faces]],
+            "valence_arousal": affect,
+        },
+        protocol=f"{NAMED[classes]} expressions, "
+        + ("annotated automatically" if split == "automatic" else "annotated by hand"),
     )
 
 
