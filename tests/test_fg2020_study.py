@@ -22,14 +22,20 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def data(folders: dict[str, str]) -> study.Data:
-    return study.load(folders, labelled=15)
+    return study.load(folders, "across", labelled=15)
 
 
-def test_every_training_face_has_labels_of_one_task(data: study.Data) -> None:
-    assert [len(data.train[t]) for t in study.TASKS] == [15, 21]
+@pytest.mark.parametrize(("design", "sizes"), [("across", [15, 21]), ("within", [11, 10])])
+def test_every_training_face_has_labels_of_one_task(folders: dict[str, str], design: str, sizes: list[int]) -> None:
+    data = study.load(folders, design, labelled=15)
+    assert [len(data.train[t]) for t in study.TASKS] == sizes
     for task, samples in data.train.items():
         assert list(samples.targets) == [task]
+    assert len({i for samples in data.train.values() for i in samples.ids}) == sum(sizes)
     assert {t for part in data.test for t in part.targets} == set(study.TASKS)
+
+
+def test_contempt_is_left_out(data: study.Data) -> None:
     contempt = data.test[0].labels["expression"].index("contempt")
     assert contempt not in data.test[0].classes()
 
@@ -46,7 +52,7 @@ def test_gains_are_those_of_the_predictions(data: study.Data) -> None:
     arms = dict(zip(study.ARMS, (wrong, right, wrong)))
     found = {arm: {t: np.stack([y, y]) for t, y in answers.items()} for arm, answers in arms.items()}
     compared = study.compare(found, data)
-    assert set(compared) == set(study.ROWS)
+    assert set(compared) == set(data.rows)
     for row in compared.values():
         assert row[study.TEACHER][0] == pytest.approx(1)
         value, low, high = row[f"gain of {study.TEACHER}"]
@@ -54,7 +60,7 @@ def test_gains_are_those_of_the_predictions(data: study.Data) -> None:
         assert 0 < low <= value <= high
         assert row[f"gain of {study.STUDENT}"] == (0, 0, 0)
     text = study.markdown(compared)
-    assert text.count("\n| ") == 2 * (1 + 1 + len(study.ROWS)) - 1
+    assert text.count("\n| ") == 2 * (1 + 1 + len(data.rows)) - 1
     assert "+0.000 [+0.000, +0.000]" in text
 
 
@@ -62,10 +68,10 @@ def test_command_runs_and_resumes(
     folders: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = [f"--data={name}={folder}" for name, folder in folders.items()]
-    command = [*given, "--out", str(tmp_path), "--seeds", "1", "--steps", "2", "--labelled", "15"]
+    command = [*given, "--out", str(tmp_path), "--seeds", "1", "--design", "within", "--steps", "2", "--labelled", "15"]
     assert study.main(command) == 0
     first = capsys.readouterr().out
-    assert first == (tmp_path / "study.md").read_text() + "\n"
+    assert first == (tmp_path / "within" / "study.md").read_text() + "\n"
     monkeypatch.setattr(study.FG2020Trainee, "loss", None)  # nothing is trained again
     assert study.main(command) == 0
     assert capsys.readouterr().out == first

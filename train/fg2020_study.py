@@ -1,9 +1,11 @@
 """`python -m train.fg2020_study --data ferplus=DIR --data diffusionfer=DIR`: do incomplete labels help?
 
-FER+ faces have expressions only, DiffusionFER faces keep valence and arousal only. For every seed the same small
-network is trained with the same number of steps and images per task in four ways: on expressions alone, on valence and
-arousal alone, on both as a multitask teacher, and as a student of that teacher, on the labels and on its answers for
-the missing ones. A stopped study goes on where it was. Intervals resample test faces and seeds.
+Every training face has labels of one task only. Two designs: "within" gives one half of DiffusionFER's faces their
+expressions and the other half their valence and arousal; "across" takes expressions of FER+ faces and valence and
+arousal of all DiffusionFER faces. For every seed the same small network is trained with the same number of steps and
+images per task in four ways: on expressions alone, on valence and arousal alone, on both as a multitask teacher, and as
+a student of that teacher, on the labels and on its answers for the missing ones. A stopped study goes on where it was.
+Intervals resample test faces and seeds.
 """
 
 from __future__ import annotations
@@ -35,14 +37,17 @@ SETTINGS = loop.Settings(optimizer="adamw", weight_decay=0.01, clip=5.0, precisi
 TASKS = ("expression", "valence_arousal")
 ALONE, TEACHER, STUDENT = ARMS = ("single task", "teacher", "student")
 Interval = tuple[float, float, float]  # value, lower and upper limit
-# what is measured: name -> (task, data set of the test faces, figure)
-ROWS = {
-    "FER+ accuracy": ("expression", "ferplus", "accuracy"),
-    "FER+ macro F1": ("expression", "ferplus", "f1"),
+# What is measured in each design: name -> (task, data set of the test faces, figure).
+SAME = {
     "DiffusionFER CCC of valence": ("valence_arousal", "diffusionfer", "valence"),
     "DiffusionFER CCC of arousal": ("valence_arousal", "diffusionfer", "arousal"),
-    "DiffusionFER accuracy, no such labels in training": ("expression", "diffusionfer", "accuracy"),
-    "DiffusionFER macro F1, no such labels in training": ("expression", "diffusionfer", "f1"),
+    "DiffusionFER accuracy": ("expression", "diffusionfer", "accuracy"),
+    "DiffusionFER macro F1": ("expression", "diffusionfer", "f1"),
+}
+ROWS = {
+    "within": SAME,
+    "across": SAME
+    | {"FER+ accuracy": ("expression", "ferplus", "accuracy"), "FER+ macro F1": ("expression", "ferplus", "f1")},
 }
 
 
@@ -55,28 +60,37 @@ def small_grey(samples: Samples) -> Samples:
 
 @dataclass(frozen=True)
 class Data:
-    """Task -> training faces that have labels of this task only; and the test faces of both data sets."""
+    """Task -> training faces that have labels of this task only; the test faces; and what is measured, of `ROWS`."""
 
     train: dict[str, Samples]
     test: list[Samples]
+    rows: dict[str, tuple[str, str, str]]
 
 
-def load(folders: dict[str, str], labelled: int) -> Data:
-    """Read the two data sets.
+def load(folders: dict[str, str], design: str, labelled: int) -> Data:
+    """Read the data of a design.
 
     Args:
         folders: of "ferplus" and "diffusionfer".
-        labelled: FER+ training faces to use.
+        design: key of `ROWS`.
+        labelled: FER+ training faces to use "across".
 
     Raises:
         UserError: a folder is missing or its reader complains.
     """
     if folders.keys() != {"ferplus", "diffusionfer"}:
         raise UserError("the study needs --data ferplus=DIR --data diffusionfer=DIR")
-    faces, valid = (without_contempt(ferplus.load(folders["ferplus"], split)) for split in ("train", "valid"))
+    tests = [small_grey(diffusionfer.load(folders["diffusionfer"], "test"))]
     affect = diffusionfer.load(folders["diffusionfer"], "train", task="valence_arousal")
-    train_parts = dict(zip(TASKS, (small_grey(faces.subset(slice(labelled))), small_grey(affect))))
-    return Data(train_parts, [small_grey(valid), small_grey(diffusionfer.load(folders["diffusionfer"], "test"))])
+    if design == "within":
+        expression = diffusionfer.load(folders["diffusionfer"], "train", task="expression")
+        order = np.random.default_rng(0).permutation(len(affect))
+        halves = expression.subset(order[::2]), affect.subset(order[1::2])
+    else:
+        faces, valid = (without_contempt(ferplus.load(folders["ferplus"], split)) for split in ("train", "valid"))
+        halves = faces.subset(slice(labelled)), affect
+        tests = [small_grey(valid), *tests]
+    return Data(dict(zip(TASKS, map(small_grey, halves))), tests, ROWS[design])
 
 
 def without_contempt(samples: Samples) -> Samples:
@@ -150,7 +164,7 @@ def figures(sums: np.ndarray, task: str) -> dict[str, np.ndarray]:
 
 
 def compare(found: dict[str, dict[str, np.ndarray]], data: Data) -> dict[str, dict[str, Interval]]:
-    """Row of `ROWS` -> arm, or gain of an arm over the single task -> mean over seeds and 95 % interval.
+    """Row of `data.rows` -> arm, or gain of an arm over the single task -> mean over seeds and 95 % interval.
 
     A replicate draws seeds and, the same for all networks, test faces. "together" are the seeds' networks as one
     ensemble; there only faces are drawn.
@@ -158,7 +172,7 @@ def compare(found: dict[str, dict[str, np.ndarray]], data: Data) -> dict[str, di
     out = {}
     owner = np.repeat([p.dataset for p in data.test], [len(p) for p in data.test])
     targets = truth(data)
-    for name, (task, dataset, figure) in ROWS.items():
+    for name, (task, dataset, figure) in data.rows.items():
         mine = owner == dataset
         y, drawn, whole = targets[task][mine], {}, {}
         for arm in ARMS:
@@ -214,24 +228,28 @@ def _cell(interval: Interval, sign: str = "") -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the study, print the tables and write them to OUT/study.md and OUT/study.json."""
+    """Run the study, print the tables and write them to OUT/DESIGN/study.md and study.json."""
     parser = argparse.ArgumentParser(prog="python -m train.fg2020_study", description=__doc__.split(": ", 1)[1])
     parser.add_argument("--data", action="append", default=[], metavar="NAME=DIR", help="ferplus and diffusionfer")
+    parser.add_argument("--design", choices=tuple(ROWS), action="append", help="may be repeated; default: both")
     parser.add_argument("--out", type=Path, default=Path("runs/fg2020-study"))
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=800, help="of every network (default: 800)")
-    parser.add_argument("--labelled", type=int, default=4000, help="FER+ training faces (default: 4000)")
+    parser.add_argument("--seeds", type=int, default=3, help="default: %(default)s")
+    parser.add_argument("--steps", type=int, default=800, help="of every network; default: %(default)s")
+    parser.add_argument("--labelled", type=int, default=4000, help="FER+ faces in training; default: %(default)s")
     args = parser.parse_args(argv)
+    folders = dict(text.partition("=")[::2] for text in args.data)
     try:
-        data = load(dict(text.partition("=")[::2] for text in args.data), args.labelled)
-        compared = compare(run(data, args.out, args.seeds, args.steps), data)
+        for design in args.design or ROWS:
+            out = args.out / design
+            data = load(folders, design, args.labelled)
+            compared = compare(run(data, out, args.seeds, args.steps), data)
+            text = f"### {design}\n\n{markdown(compared)}"
+            (out / "study.md").write_text(text, encoding="utf-8")
+            (out / "study.json").write_text(json.dumps(compared, indent=1), encoding="utf-8")
+            print(text)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    text = markdown(compared)
-    (args.out / "study.md").write_text(text, encoding="utf-8")
-    (args.out / "study.json").write_text(json.dumps(compared, indent=1), encoding="utf-8")
-    print(text)
     return 0
 
 
