@@ -53,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     _predictions(command)
+    _scenes(command)
     _data(command)
     _checkpoints(command)
     return parser
@@ -87,6 +88,21 @@ def _predictions(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="where the files go")
     sub.add_argument("--format", choices=("csv", "json", "fg2020", "api"), default="csv", help="default: %(default)s")
     sub.add_argument("--fps", type=float, default=30.0, help="frames per second; default: %(default)s")
+    sub.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps ...; default: %(default)s")
+
+
+def _scenes(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """Commands that read whole scenes."""
+    text = "show where in a picture a scene model sees people and emotions"
+    more = "Writes NAME_maps.png (range 0, black, to 1, white) and NAME_maps.npz (size, labels, maps, heatmap)."
+    sub = command("maps", "maps:run", text, more)
+    sub.add_argument("picture", type=Path, metavar="PICTURE")
+    sub.add_argument("--emotions", nargs="+", metavar="NAME", help="Happiness Peace ...; default: all of the model's")
+    sub.add_argument("--model", default=registry.SCENES, metavar="NAME|FOLDER", help="default: %(default)s")
+    sub.add_argument("-o", "--output", type=Path, default=Path(), metavar="DIR", help="default: the current folder")
+    sub.add_argument("--colour", action="store_true", help="maps in colours over the picture")
+    sub.add_argument("--flip", action="store_true", help="average with the mirrored picture: twice the time")
+    sub.add_argument("--size", type=int, metavar="PIXELS", help="working size, a multiple of 32; default: the model's")
     sub.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps ...; default: %(default)s")
 
 

@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
-from emotion.outputs import Result
+from emotion.outputs import Result, Task
 
 # After Okabe & Ito (2008): told apart by colour-blind eyes, visible on white and on black.
 PALETTE = {
@@ -60,7 +60,8 @@ def percent(share: float) -> str:
 
 
 @lru_cache(maxsize=32)
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def font(size: int) -> ImageFont.FreeTypeFont:
+    """The font of all drawings, `size` in pixels."""
     return ImageFont.load_default(size)
 
 
@@ -80,6 +81,7 @@ def layout(
     font_size: int,
     gap: int = 0,
     first: int | None = None,
+    inside: bool = False,
 ) -> list[Chip | None]:
     """Place one chip per face next to its box: inside the picture, over no face and over no other chip.
 
@@ -92,6 +94,7 @@ def layout(
         font_size: in pixels, tried first; then three quarters and half of it.
         gap: pixels between box and chip.
         first: face whose chip is placed first; the others follow from the largest face on.
+        inside: chips lie in the boxes, which are of whole persons; then only chips keep off each other.
 
     Returns:
         N chips or None.
@@ -100,13 +103,13 @@ def layout(
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     order = sorted(range(len(boxes)), key=lambda i: (i != first, -areas[i], i))
     sizes = [max(8, round(font_size * k)) for k in (1, 0.75, 0.5)]
-    obstacles = boxes
+    obstacles = boxes[:0] if inside else boxes
     chips: list[Chip | None] = [None] * len(boxes)
     for i in order:
         *words, number = texts[i]
         tries = [(t, s) for s in sizes[:2] for t in words] + [(number, s) for s in sizes]
         for text, points in tries:
-            spots = _spots(boxes[i], _chip_size(text, points), size, gap)
+            spots = (_spots_inside if inside else _spots)(boxes[i], _chip_size(text, points), size, gap)
             free = spots[~_overlap(spots, obstacles).any(axis=1)]
             if len(free):
                 chips[i] = Chip(text, points, tuple(int(v) for v in free[0]))
@@ -116,7 +119,7 @@ def layout(
 
 
 def _chip_size(text: str, font_size: int) -> tuple[int, int]:
-    return int(np.ceil(_font(font_size).getlength(text) + 0.9 * font_size)), round(1.45 * font_size)
+    return int(np.ceil(font(font_size).getlength(text) + 0.9 * font_size)), round(1.45 * font_size)
 
 
 def _spots(box: np.ndarray, chip: tuple[int, int], size: tuple[int, int], gap: int) -> np.ndarray:
@@ -132,6 +135,15 @@ def _spots(box: np.ndarray, chip: tuple[int, int], size: tuple[int, int], gap: i
     far = near + np.array(chip)
     inside = (near >= 0).all(axis=1) & (far <= np.array(size)).all(axis=1)
     return np.concatenate([near, far], axis=1)[inside]
+
+
+def _spots_inside(box: np.ndarray, chip: tuple[int, int], size: tuple[int, int], gap: int) -> np.ndarray:
+    """Boxes [K, 4] at a person's lower edge, then up the sides: the face stays free as long as possible."""
+    limit = np.array(size) - chip
+    x0, y0, x1, y1 = (*np.floor(box[:2]).astype(int) + gap, *np.ceil(box[2:]).astype(int) - gap - chip)
+    spots = np.array([(x, y) for y in np.linspace(y1, y0, 6).astype(int) for x in (x0, x1)])
+    spots = spots[: len(spots) if (limit >= 0).all() else 0].clip(0, np.maximum(limit, 0))
+    return np.concatenate([spots, spots + chip], axis=1)
 
 
 def _overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -167,7 +179,9 @@ def overlay(picture: np.ndarray, result: Result, frame: int = 0, selected: int |
         opacity = 1.0 if selected in (None, n) else DIMMED
         _draw_box(canvas, box, colour(names[n]), thickness, bool(dashed[n]), opacity)
     texts = _texts(result, members, names)
-    chips = layout((width, height), boxes, texts, _font_size(unit, boxes), gap=line, first=selected)
+    persons = "emotions" in result.tasks
+    points = round(unit / 46) if persons else _font_size(unit, boxes)
+    chips = layout((width, height), boxes, texts, max(12, points), gap=line, first=selected, inside=persons)
     for n, chip in enumerate(chips):
         if chip is not None:
             _draw_chip(canvas, chip, colour(names[n]), 1.0 if selected in (None, n) else DIMMED)
@@ -194,11 +208,21 @@ def _dashed(result: Result, members: np.ndarray) -> np.ndarray:
 def _texts(result: Result, members: np.ndarray, names: list[str | None]) -> list[list[str]]:
     ids = result.faces.track_ids
     numbers = [str(n + 1) if ids is None else str(ids[i]) for n, i in enumerate(members)]
+    if "emotions" in result.tasks:
+        words = present(result.tasks["emotions"][members])
+        return [[f"{a} {b[0]}", a] if b else [a] for a, b in zip(numbers, words)]
     if "expression" not in result.tasks:
         return [[number] for number in numbers]
     task = result.tasks["expression"][members]
     chances = task.values[np.arange(len(members)), task.choice]
     return [[f"{a} {b} {percent(c)}", f"{a} {b}", a] for a, b, c in zip(numbers, names, chances)]
+
+
+def present(task: Task) -> list[list[str]]:
+    """Per row the labels of a multi-label task that reach their thresholds, those farthest above first."""
+    limits = np.broadcast_to(0.5 if task.thresholds is None else task.thresholds, task.values.shape[1])
+    above = task.values - limits
+    return [[task.labels[k] for k in np.argsort(-row) if row[k] >= 0] for row in above]
 
 
 def _draw_box(canvas: np.ndarray, box: np.ndarray, rgb: str, line: int, dashed: bool, opacity: float) -> None:
@@ -249,7 +273,7 @@ def _draw_chip(canvas: np.ndarray, chip: Chip, rgb: str, opacity: float) -> None
     ImageDraw.Draw(shape).rounded_rectangle((0, 0, shape.width - 1, shape.height - 1), shape.height // 4, fill=255)
     patch = Image.new("RGB", size, rgb)
     middle = (size[0] / 2, size[1] / 2)
-    ImageDraw.Draw(patch).text(middle, chip.text, fill=ink(rgb), font=_font(chip.font_size), anchor="mm")
+    ImageDraw.Draw(patch).text(middle, chip.text, fill=ink(rgb), font=font(chip.font_size), anchor="mm")
     mask = np.asarray(shape.reduce(k)) * ((0.65 + 0.35 * opacity) / 255)  # text stays readable
     _paint(canvas, (x0, y0), mask, np.asarray(patch))
 
@@ -288,7 +312,7 @@ def _scale_bar(height: int, width: int) -> np.ndarray:
     canvas = np.full((height, width, 3), 255, np.uint8)
     canvas[:, width // 8 : width // 2] = strip[:, None]
     image = Image.fromarray(canvas)
-    draw, font = ImageDraw.Draw(image), _font(max(8, width // 3))
-    draw.text((width * 0.6, 1), "1", fill="#000000", font=font, anchor="la")
-    draw.text((width * 0.6, height - 1), "0", fill="#000000", font=font, anchor="ld")
+    draw, letters = ImageDraw.Draw(image), font(max(8, width // 3))
+    draw.text((width * 0.6, 1), "1", fill="#000000", font=letters, anchor="la")
+    draw.text((width * 0.6, height - 1), "0", fill="#000000", font=letters, anchor="ld")
     return np.asarray(image)
