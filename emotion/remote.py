@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from emotion import __version__
 from emotion.errors import UserError
@@ -107,8 +108,48 @@ def fetch(
         if not local_files_only:
             listed = api.model_info(place.id, revision=commit.resolved, files_metadata=True).siblings or []
             _check({file.rfilename: file.size or 0 for file in listed}, required, place)
+            if not force_download:
+                for file in listed:
+                    if file.rfilename in options["allow_patterns"] and file.lfs is not None:
+                        _bring(Repo(place.id, commit.resolved), file.rfilename, file.lfs, token, cache_dir)
         options |= {"force_download": force_download, "local_files_only": local_files_only}
         return Path(snapshot_download(place.id, revision=commit, **options))
+
+
+def _bring(place: Repo, name: str, lfs: Any, token: str | bool | None, cache_dir: str | Path | None) -> None:
+    """Put a large file where the client's cache keeps it, going on where an earlier process was stopped.
+
+    The client itself resumes within one process only: it gives every download a new name and begins at its first byte.
+    """
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.file_download import http_get, repo_folder_name
+    from huggingface_hub.utils import WeakFileLock, build_hf_headers
+    from huggingface_hub.utils.sha import sha_fileobj
+
+    cache = Path(cache_dir or constants.HF_HUB_CACHE)
+    blob = cache / repo_folder_name(repo_id=place.id, repo_type="model") / "blobs" / lfs.sha256
+    partial = blob.with_suffix(".part")
+    url = hf_hub_url(place.id, name, revision=place.revision, endpoint=constants.ENDPOINT)
+    blob.parent.mkdir(parents=True, exist_ok=True)
+    with WeakFileLock(blob.with_suffix(".part.lock")):
+        if blob.exists():
+            return
+        location = get_hf_file_metadata(url, token=token).location
+        same_host = urlsplit(location).netloc == urlsplit(url).netloc  # a token is for the Hub, not for its storage
+        headers = build_hf_headers(token=token if same_host else False, library_name="emotion")
+        try:
+            with partial.open("ab") as out:
+                http_get(location, out, resume_size=out.tell(), headers=headers, expected_size=lfs.size)
+            with partial.open("rb") as content:
+                digest = sha_fileobj(content).hex()
+            if digest != lfs.sha256:
+                problem = f"is not the file it should be (sha256 {digest}, expected {lfs.sha256})"
+                raise UserError(f"{name} of {place} {problem}; it was changed on its way, try again")
+        except (HfHubHTTPError, OSError, UserError):  # a connection that breaks off is none of these
+            partial.unlink(missing_ok=True)
+            raise
+        partial.replace(blob)
 
 
 def _check(sizes: Mapping[str, int], required: Sequence[str], place: Repo) -> None:

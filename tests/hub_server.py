@@ -16,6 +16,7 @@ import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
@@ -53,8 +54,8 @@ class Repository:
 class Fault:
     """What goes wrong, for requests whose "METHOD path" matches `pattern`, `times` times.
 
-    `what` is a status code, "cut" (half of the body, then the connection ends), "slow", "wrong" (a changed byte), or
-    "page" (a login page instead of an answer).
+    `what` is a status code, "cut" (half of the body, then the connection ends), "stall" (half of the body, then
+    nothing), "slow", "wrong" (a changed byte), or "page" (a login page instead of an answer).
     """
 
     pattern: str
@@ -79,6 +80,7 @@ class Hub:
         self.faults: list[Fault] = []
         self.seen: list[str] = []
         self.authorised: list[str] = []  # requests that carried a token
+        self.ranges: list[str] = []  # what was asked for by requests for a part of a file
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (Handler,), {"hub": self}))
         self.server.daemon_threads = True
         self.port = self.server.server_address[1]
@@ -190,6 +192,11 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.flush()
             self.connection.shutdown(socket.SHUT_RDWR)
             self.close_connection = True
+        elif self.trouble == "stall":
+            self.wfile.write(body[: len(body) // 2])
+            self.wfile.flush()
+            self.connection.recv(1)  # until the other side is gone
+            self.close_connection = True
         elif self.trouble == "slow":
             for i in range(0, len(body), max(1, len(body) // 4)):
                 self.wfile.write(body[i : i + max(1, len(body) // 4)])
@@ -206,6 +213,7 @@ class Handler(BaseHTTPRequestHandler):
         if not match:
             return self.send(content, headers)
         start = int(match[1])
+        self.hub.ranges.append(match[0])
         if start >= len(content):
             raise Refusal(416)
         headers = headers | {"Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"}
@@ -233,17 +241,23 @@ class Handler(BaseHTTPRequestHandler):
         repository = self.opened(kind, name)
         oid, files = self.revision(repository, revision)
         sized = "blobs" in self.query
-        siblings = [{"rfilename": path} | ({"size": len(c)} if sized else {}) for path, c in files.items()]
+        siblings = [{"rfilename": path} | (self.sizes(path, c) if sized else {}) for path, c in files.items()]
         self.send_json({"id": name, "sha": oid, "private": repository.private, "siblings": siblings})
 
     def tree(self, kind: str, name: str, revision: str) -> None:
         rows = []
         for path, content in self.revision(self.opened(kind, name), revision)[1].items():
-            row = {"type": "file", "path": path, "size": len(content), "oid": git_id(content)}
-            if path.endswith(LARGE):
-                row["lfs"] = {"oid": sha256(content), "size": len(content), "pointerSize": 134}
+            row = {"type": "file", "path": path, "oid": git_id(content), **self.sizes(path, content)}
+            if "lfs" in row:
+                row["lfs"]["oid"] = row["lfs"].pop("sha256")
             rows.append(row)
         self.send_json(rows)
+
+    @staticmethod
+    def sizes(path: str, content: bytes) -> dict[str, Any]:
+        """Size of a file, and checksum of one in large file storage."""
+        lfs = {"lfs": {"sha256": sha256(content), "size": len(content), "pointerSize": 134}}
+        return {"size": len(content)} | (lfs if path.endswith(LARGE) else {})
 
     def resolve(self, kind: str | None, name: str, revision: str, path: str) -> None:
         repository = self.opened(kind, name)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +17,7 @@ from huggingface_hub import constants, file_download
 from emotion import remote
 from emotion.errors import UserError
 from emotion.remote import Repo
-from tests.hub_server import READER, WRITER, Fault, Hub, connect
+from tests.hub_server import READER, WRITER, Fault, Hub, connect, sha256
 
 CONFIG, WEIGHTS, CARD = b'{"a": 1}', bytes(range(256)) * 200, b"# card\n"
 FILES = {"config.json": CONFIG, "model.safetensors": WEIGHTS, "README.md": CARD, "x.bin": b"x"}
@@ -94,6 +98,50 @@ def test_a_download_that_breaks_off_goes_on_where_it_stopped(hub: Hub) -> None:
     hub.faults = [Fault("GET /storage", "cut", times=1)]
     assert fetch() == WANTED
     assert sum(request.startswith("GET /storage") for request in hub.seen) == 2
+
+
+KILLED = """
+import sys
+from huggingface_hub import constants
+from emotion import remote
+constants.DOWNLOAD_CHUNK_SIZE = 1000
+print(remote.fetch(remote.Repo("me/model"), ["config.json", "model.safetensors"]))
+"""
+
+
+def test_a_download_whose_process_was_killed_goes_on_where_it_stopped(hub: Hub, tmp_path: Path) -> None:
+    """What lies on the disk counts, not the process: after SIGKILL and a new start only the rest is fetched."""
+    settings = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "kill"), "NO_PROXY": "127.0.0.1,localhost"}
+    hub.faults = [Fault("GET /storage", "stall", times=1)]
+    run = subprocess.Popen([sys.executable, "-c", KILLED], env=os.environ | settings, stderr=subprocess.DEVNULL)
+    try:
+        blobs = tmp_path / "kill" / "hub" / "models--me--model" / "blobs"
+        while run.poll() is None and sum(p.stat().st_size for p in blobs.glob("*.part")) < len(WEIGHTS) // 4:
+            threading.Event().wait(0.05)
+    finally:
+        run.kill()
+        run.wait()
+    (partial,) = blobs.glob("*.part")
+    assert WEIGHTS.startswith(partial.read_bytes())
+    start = partial.stat().st_size
+    again = subprocess.run(
+        [sys.executable, "-c", KILLED], env=os.environ | settings, capture_output=True, text=True, check=True
+    )
+    assert hub.ranges == [f"bytes={start}-"] and start >= len(WEIGHTS) // 4
+    assert (Path(again.stdout.strip()) / "model.safetensors").read_bytes() == WEIGHTS
+    assert not list(blobs.glob("*.part"))
+
+
+@pytest.mark.parametrize("left", [b"something else", WEIGHTS, WEIGHTS + b"more"])
+def test_what_an_earlier_download_left_may_be_wrong(left: bytes, hub: Hub, tmp_path: Path) -> None:
+    """At worst the next try begins anew."""
+    blobs = tmp_path / "home" / "hub" / "models--me--model" / "blobs"
+    blobs.mkdir(parents=True)
+    (blobs / f"{sha256(WEIGHTS)}.part").write_bytes(left)
+    if left != WEIGHTS:
+        with pytest.raises(UserError, match="try again"):
+            fetch()
+    assert fetch() == WANTED
 
 
 def test_a_slow_server(hub: Hub) -> None:
