@@ -76,8 +76,31 @@ def _predictions(command: Callable[..., argparse.ArgumentParser]) -> None:
     formats = ("parquet", "esr", "abaw", "fg2020")  # as exports.FORMATS
     text = "with -o, also write this format (esr: the original's 31 columns); may be given repeatedly"
     sub.add_argument("--export", action="append", choices=formats, default=[], help=text)
-    sub.add_argument("--branches", action="store_true", help="draw what every branch says beside the picture or film")
+    text = (
+        "draw beside the picture or film what every branch says of the biggest face, and valence and arousal as curves"
+    )
+    sub.add_argument("--details", action="store_true", help=text)
     _video_options(sub)
+    sub.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps ...; default: %(default)s")
+
+    text = "show the faces of a camera with their expressions in a window"
+    more = (
+        "q or Escape closes the window, Ctrl-C ends as well. Where no window can be opened, use the page's webcam tab."
+    )
+    sub = command("webcam", "webcam:run", text, more)
+    sub.add_argument("--camera", type=int, default=0, metavar="N", help="which camera; default: %(default)s")
+    sub.add_argument("--model", default=registry.DEFAULT, metavar="NAME|FOLDER", help="default: %(default)s")
+    text = "record here: the film as shown, and the same files as for videos"
+    sub.add_argument("-o", "--output", type=Path, metavar="DIR", help=text)
+    sub.add_argument(
+        "--faces", choices=which, default="all", help="largest: only who sits closest; default: %(default)s"
+    )
+    sub.add_argument("--export", action="append", choices=formats, default=[], help="with -o, as for analyze")
+    sub.add_argument("--details", action="store_true", help="also show what every branch says, and curves")
+    text = "search every N-th frame for faces; between them boxes move on evenly; default: %(default)s"
+    sub.add_argument("--detect-every", type=int, default=3, metavar="N", help=text)
+    text = "smooth what is shown with this time constant; recorded numbers are not smoothed; default: %(default)s"
+    sub.add_argument("--smooth", type=float, default=0.3, metavar="SECONDS", help=text)
     sub.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps ...; default: %(default)s")
 
     text = "read a folder of face crops, one person's frames in order"

@@ -199,6 +199,21 @@ class Result:
         tasks = {name: task[index] for name, task in self.tasks.items()}
         return replace(self, frame=self.frame[index], faces=self.faces[index], tasks=tasks)
 
+    @classmethod
+    def concatenate(cls, parts: list[Result]) -> Result:
+        """The frames of successive results of one stream, in order; model, size, source and notes are the first's."""
+        if not any(len(p) for p in parts):
+            return replace(parts[0], timestamps=np.concatenate([p.timestamps for p in parts]))
+        starts = np.cumsum([0, *(len(p.timestamps) for p in parts)])
+        filled = [p for p in parts if len(p)]
+        return replace(
+            parts[0],
+            timestamps=np.concatenate([p.timestamps for p in parts]),
+            frame=np.concatenate([p.frame + start for p, start in zip(parts, starts)]),
+            faces=Faces.concatenate([p.faces for p in filled]),
+            tasks={name: Task.concatenate([p.tasks[name] for p in filled]) for name in parts[0].tasks},
+        )
+
     def rows(self) -> Iterator[dict[str, Any]]:
         """One flat dict per face and frame; a frame without a face is a row with empty face fields.
 

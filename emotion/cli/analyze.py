@@ -60,18 +60,16 @@ def _check(args: argparse.Namespace) -> None:
     timeline.Smoother(args.smooth)
     if args.detect_every < 1:
         raise UserError(f"--detect-every must be at least 1, not {args.detect_every}")
-    if args.output is None and (args.export or args.branches):
-        raise UserError("--export and --branches write files: say where with -o DIR")
+    if args.output is None and (args.export or args.details):
+        raise UserError("--export and --details write files: say where with -o DIR")
 
 
 def _predictor(args: argparse.Namespace) -> FacePredictor:
     """The model, when it can give all that was asked for."""
-    predictor = FacePredictor(args.model, which=args.faces, device=_device(args.device))
+    predictor = FacePredictor(args.model, which=args.faces, device=checked_device(args.device))
     nothing = Result(predictor.name, (1, 1), np.zeros(0), np.zeros(0), Faces.empty(), predictor.nothing)
     for form in args.export:
         exports.files(form, nothing, "x")
-    if args.branches and all(task.members is None for task in nothing.tasks.values()):
-        raise UserError(f"{predictor.name} is one network without branches; leave --branches away")
     return predictor
 
 
@@ -178,8 +176,8 @@ def _stems(paths: list[Path], folder: Path) -> dict[Path, str]:
 def _save(result: Result, picture: np.ndarray, args: argparse.Namespace, stem: str) -> None:
     folder, canvas = args.output, overlay(picture, result)
     films.make_folder(folder)
-    if args.branches:
-        canvas = np.concatenate([canvas, panels.branches(result, len(canvas))], axis=1)
+    if args.details:
+        canvas = np.concatenate([canvas, panels.Details()(result, len(canvas))], axis=1)
     save_image(canvas, folder / f"{stem}.png")
     result.to_csv(folder / f"{stem}.csv")
     result.to_json(folder / f"{stem}.json")
@@ -219,7 +217,12 @@ def _columns(name: str, task: Task) -> Iterator[tuple[str, list[str]]]:
             yield label, [f"{v:+.2f}{end}" for v, end in zip(task.values[:, k], ends)]
 
 
-def _device(name: str) -> str:
+def checked_device(name: str) -> str:
+    """The name of a device that is there.
+
+    Raises:
+        UserError: it is not.
+    """
     try:
         torch.zeros(1, device=name)
     except (RuntimeError, AssertionError) as error:  # AssertionError: this torch was built without it

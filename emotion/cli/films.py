@@ -38,7 +38,7 @@ class Stop:
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
         signal.signal(signal.SIGINT, self._before)
-        print("stopping; what was done so far is written (Ctrl-C again: at once)", file=sys.stderr)
+        print("stopping (Ctrl-C again: at once)", file=sys.stderr)
 
 
 class Bar:
@@ -129,7 +129,7 @@ def make_folder(folder: Path) -> None:
 def _draw(path: Path, result: Result, args: argparse.Namespace, out: Path, stopped: bool, bar: Bar) -> None:
     smoothing = 0.0 if args.smooth else timeline.DRAWN
     until = float(result.timestamps[-1]) if stopped else np.inf
-    film.annotate(path, result, out, smoothing, until, bar, beside=panels.branches if args.branches else None)
+    film.annotate(path, result, out, smoothing, until, bar, beside=panels.Details() if args.details else None)
     panels.curves(result, out.with_suffix(".curves.png"))
 
 
