@@ -5,11 +5,15 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import io
 import json
+import os
 import tarfile
-from collections.abc import Iterator
+import tempfile
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tests.parity.common import tensor
+from tests.parity import common
 
 FIXTURES = Path(__file__).parent / "parity" / "fixtures"
 
@@ -104,7 +108,7 @@ ORIGINALS = {
 def state(original: Original) -> dict[str, Tensor]:
     """Its tensors; step counters are those of a finished training, constants of the sound's front end are right."""
     rows = json.loads((FIXTURES / original.keys).read_text(encoding="utf-8"))
-    tensors = {name: torch.from_numpy(tensor(name, shape, dtype)) for name, shape, dtype in rows}
+    tensors = {name: torch.from_numpy(common.tensor(name, shape, dtype)) for name, shape, dtype in rows}
     return {k: _value(k, v) for k, v in tensors.items()}
 
 
@@ -150,14 +154,97 @@ def document(original: Original, tensors: dict[str, Tensor]) -> Any:
     return {**run, "state_dict": named} if original.wrapped else named
 
 
-def imported() -> Iterator[tuple[str, Original, dict[str, Tensor], Any]]:
-    """Every original with its tensors and what its importer made of them."""
-    import tempfile
-
+def imported(original: Original) -> tuple[dict[str, Tensor], Any]:
+    """Its tensors, and what its importer made of them."""
     from emotion import importers
 
+    with tempfile.TemporaryDirectory() as folder:
+        tensors = state(original)
+        return tensors, importers.read(original.method, write(original, Path(folder), tensors), **original.options)
+
+
+HEAD = """# Importers
+
+`python -m emotion import METHOD SOURCE -o FOLDER` turns files as their authors published them into a checkpoint folder.
+The file may lie in a folder, a zip or a tar; names may begin with `module.`; the state dict may stand alone or under
+`state_dict`; half, double and single precision are understood. Everything is read as data: code in a file is refused,
+never run. Every tensor must be there, fit and be finite, and a forward pass must give finite numbers before anything is
+written.
+
+The weights behind the parity figures are not the published ones, which only people can download: the original's code
+and ours were run on the same generated weights, written in the original's form and read by these importers.
+`python -m tests.originals` writes this page.
+
+| file | command | tensors in it | taken over | not taken over | largest difference of outputs |
+|---|---|---|---|---|---|
+"""
+
+
+def page(differences: dict[str, list[float]]) -> str:
+    """docs/importers.md, from what the importers do; `differences` are those of every parity test."""
+    rows, reasons = [], {}
     for name, original in ORIGINALS.items():
-        with tempfile.TemporaryDirectory() as folder:
-            tensors = state(original)
-            source = write(original, Path(folder), tensors)
-            yield name, original, tensors, importers.read(original.method, source, **original.options)
+        cells, why = facts(name, original)
+        compared = [d for test, values in differences.items() if test.startswith(original.tests) for d in values]
+        parity = f"{max(compared):.0e} in {len(compared)} comparisons"
+        rows.append(f"| {' | '.join((*cells, parity))} |")
+        reasons |= why
+    why = [f"- `{name}`: {reason}" for name, reason in sorted(reasons.items())]
+    told = [f"- `{method}`: {_options(method)}" for method in dict.fromkeys(o.method for o in ORIGINALS.values())]
+    return HEAD + "\n".join([*rows, "", "## Why not", "", *why, "", "## Options and defaults", "", *told]) + "\n"
+
+
+def facts(name: str, original: Original) -> tuple[list[str], dict[str, str]]:
+    """A row's cells but for the last, and reasons for what is left out."""
+    tensors, found = imported(original)
+    reasons = {k: why for k, why in found.dropped.items() if any(fnmatch(t, k) for t in tensors)}
+    left = sum(any(fnmatch(t, k) for k in reasons) for t in tensors)
+    file = original.file or "Net-Base-Shared_Representations.pt, Net-Branch_N.pt"
+    numbers = [str(len(tensors)), str(len(tensors) - left)]
+    patterns = ", ".join(f"`{k}`" for k in reasons)
+    return [f"{name}: `{file}`", f"`import {original.method}`", *numbers, patterns], reasons
+
+
+def _options(method: str) -> str:
+    """Options and defaults of a method's importer, as on the command line."""
+    read = importlib.import_module(f"emotion.importers.{method}").read
+    parameters = list(inspect.signature(read).parameters.values())[1:]
+    defaults = {p.name: ",".join(p.default) if isinstance(p.default, tuple) else p.default for p in parameters}
+    shown = (f"--{k.replace('_', '-')} {'...' if v in (None, '') else v}" for k, v in defaults.items())
+    return ", ".join(f"`{text}`" for text in shown)
+
+
+def measure() -> dict[str, list[float]]:
+    """Run the parity tests of `ORIGINALS`; test -> differences of its comparisons.
+
+    Raises:
+        SystemExit: one of them failed.
+    """
+    import pytest
+
+    found: dict[str, list[float]] = {}
+
+    class Collect:
+        def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+            wanted = tuple(test for original in ORIGINALS.values() for test in original.tests)
+            items[:] = [item for item in items if item.nodeid.removeprefix("tests/parity/").startswith(wanted)]
+
+        def pytest_runtest_setup(self, item: Any) -> None:
+            common.DIFFERENCES.clear()
+
+        def pytest_runtest_teardown(self, item: Any) -> None:
+            found[item.nodeid.removeprefix("tests/parity/")] = list(common.DIFFERENCES)
+
+    if code := pytest.main(["-q", "-p", "no:cacheprovider", str(FIXTURES.parent)], plugins=[Collect()]):
+        raise SystemExit(code)
+    return found
+
+
+def main() -> None:
+    """Write the page; takes some minutes."""
+    os.chdir(FIXTURES.parents[2])
+    Path("docs/importers.md").write_text(page(measure()), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

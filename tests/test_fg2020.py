@@ -68,7 +68,7 @@ def test_sequence_folder_shares_equal_cnns(tmp_path: Path, originals: dict[str, 
     assert imported.config.frames == 16
     assert imported.config.shared_cnn
     assert not any(name.startswith("cnns.1.") for name in imported.tensors)
-    assert len(imported.dropped) == 7
+    assert len(imported.dropped) == 4
     hub.fit(FG2020(imported.config), imported.tensors)
 
 

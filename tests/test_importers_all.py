@@ -19,7 +19,7 @@ from torch import Tensor
 from emotion import hub, importers
 from emotion.errors import UserError
 from emotion.importers.files import find_files, open_file, state_dict
-from tests.originals import ORIGINALS, Original, document, state, write
+from tests.originals import ORIGINALS, Original, document, facts, state, write
 
 State = dict[str, Tensor]
 ONE_EACH = {o.method: o for o in reversed(ORIGINALS.values())}
@@ -66,6 +66,19 @@ def test_everything_is_read_or_said_to_be_left_out(name: str, tmp_path: Path, st
     for key, value in tensors.items():
         told = any(fnmatch(key, pattern) or key.startswith(f"{pattern}.") for pattern in imported.dropped)
         assert told != (value.double().sum().item() in kept), key
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow if o.method in LARGE else ()) for n, o in ORIGINALS.items()],
+)
+def test_documented_as_they_are(name: str) -> None:
+    """docs/importers.md says what the importers do; `python -m tests.originals` writes it."""
+    text = (Path(__file__).parents[1] / "docs" / "importers.md").read_text(encoding="utf-8")
+    cells, reasons = facts(name, ORIGINALS[name])
+    row = next(line for line in text.splitlines() if line.startswith(f"| {name}:"))
+    assert row.startswith(f"| {' | '.join(cells)} | ") and " comparisons |" in row
+    assert all(f"- `{pattern}`: {why}" in text for pattern, why in reasons.items())
 
 
 @pytest.mark.parametrize("method", each(*LARGE))

@@ -60,6 +60,7 @@ def read(
     frames: int = 32,
     size: int = 112,
     crop: str = "five_point",
+    name: str = "",
 ) -> Imported:
     """An original file, folder or archive as one of our checkpoints.
 
@@ -70,6 +71,7 @@ def read(
         frames: window of the CNN-RNN: 32 (released), 16 or 8; picks the tuned thresholds.
         size: face size in pixels: 112 (released) or 224.
         crop: how faces are cut, "five_point" (as the original's script) or "openface" (as its interface).
+        name: of the new checkpoint, `arch.tag`.
 
     Raises:
         UserError: no such files, more than one candidate, or names and shapes that do not fit.
@@ -89,7 +91,8 @@ def read(
         raise UserError(f"the CNN-RNN has windows of 32, 16 or 8 frames, not {frames}")
     config = fg2020(backbone_of(first, source), tuple(states), frames if temporal else 0, size)
     config = dataclasses.replace(config, input=dataclasses.replace(config.input, template=crop))
-    return assemble(config, states, source.name)
+    imported = assemble(config, states, source.name)
+    return dataclasses.replace(imported, card=dataclasses.replace(imported.card, name=name or imported.card.name))
 
 
 def assemble(config: FG2020Config, states: dict[str, dict[str, Tensor]], source: str) -> Imported:
@@ -139,7 +142,7 @@ def rename_member(
         if new is None:
             unknown.append(name)
         elif config.frames and new.startswith("heads.") and ".fc1." in new:
-            dropped[name] = "the CNN's own output layer, which the CNN-RNN does not use"
+            dropped[f"{name.rpartition('.')[0]}.*"] = "the CNN's own output layer, which the CNN-RNN does not use"
         else:
             out[new] = value
     if unknown:

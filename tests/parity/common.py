@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+DIFFERENCES: list[float] = []  # largest of every comparison, for the tables of `tests.originals`
 PARITY_DIR = Path(os.environ.get("PARITY_DIR") or Path(__file__).parent / "fixtures")
 
 
@@ -106,4 +107,5 @@ def assert_close(actual: Any, expected: Any, tolerance: dict[str, Any], what: st
     tolerance = tolerance.get("tolerance", tolerance)
     actual = np.asarray(actual.detach().cpu() if hasattr(actual, "detach") else actual)
     assert actual.shape == np.shape(expected), f"{what}: shape {actual.shape}, expected {np.shape(expected)}"
+    DIFFERENCES.append(float(np.abs(actual.astype(np.float64) - expected).max(initial=0)))
     np.testing.assert_allclose(actual, expected, rtol=tolerance["rtol"], atol=tolerance["atol"], err_msg=what)
