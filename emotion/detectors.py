@@ -245,7 +245,7 @@ class Dlib:
         try:
             import dlib
         except ImportError as error:
-            raise UserError("dlib is not installed: `pip install dlib`, or use the detector mtcnn") from error
+            raise UserError("dlib is not installed: `pip install dlib-bin`, or use the detector mtcnn") from error
         if model is not None and not Path(model).is_file():
             raise UserError(f"there is no file {model}; dlib's CNN needs mmod_human_face_detector.dat (dlib.net/files)")
         try:

@@ -264,14 +264,14 @@ def one_hot(classes, width=8):
 def test_losses():
     case = common.case("esr", "losses")
     z = {k: torch.from_numpy(v) for k, v in common.load("esr", "losses.npz").items()}
-    common.assert_close(branch_losses(z["logits"], one_hot(z["labels"])).cumsum(0), z["discrete"], case)
-    common.assert_close(affect_losses(z["va"], z["va_target"]).cumsum(0), z["continuous"], case)
+    common.assert_close(branch_losses(z["logits"], one_hot(z["labels"])).cumsum(0), z["discrete"].numpy(), case)
+    common.assert_close(affect_losses(z["va"], z["va_target"]).cumsum(0), z["continuous"].numpy(), case)
     config = replace(esr.esr9(branches=1), branch=(esr.Block(8),))
     branch = esr.ESR(config).eval().branches[0]
     state = {"fc.weight": torch.eye(8), "fc.bias": torch.zeros(8)}  # so that the logits are the features
     state |= {"affect.weight": z["head_weight"], "affect.bias": z["head_bias"]}
     branch.load_state_dict(state, strict=False)
-    common.assert_close(branch.head(z["logits"][0][..., None, None])[1], z["head_with_relu"], case)
+    common.assert_close(branch.head(z["logits"][0][..., None, None])[1], z["head_with_relu"].numpy(), case)
 
 
 def test_learning_rates():
