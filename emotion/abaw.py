@@ -1,4 +1,4 @@
-"""Predictions for the test clips of the second ABAW challenge, as the files that its organisers ask for."""
+"""Predictions for the test clips of the ABAW challenges of 2020 and 2021, as their organisers ask for."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from emotion import audio, exports_abaw, media
-from emotion import faces as cropping
+from emotion import audio, cropped, exports_abaw, media
 from emotion.clips import cut_sound, video_sound_windows
 from emotion.datasets import affwild2
 from emotion.errors import UserError
@@ -47,7 +46,7 @@ def predict(
     model.to(device).eval()
     wanted: dict[str, set[str]] = {}
     for task, path in lists.items():
-        for clip in affwild2.listed_clips(Path(path) if path else root / affwild2.PARTS[task].test):
+        for clip in affwild2.listed_clips(Path(path) if path else affwild2.test_list(root, task)):
             wanted.setdefault(clip, set()).add(task)
     for clip in sorted(wanted):
         tasks = read_clip(root, clip, model, device)
@@ -61,26 +60,17 @@ def predict(
 
 @torch.inference_mode()
 def read_clip(root: Path, clip: str, model: nn.Module, device: str | torch.device = "cpu") -> dict[str, Task]:
-    """Predictions for every frame of a test clip; a frame without a picture is seen as `affwild2.frames_to_predict` says."""
+    """Predictions for every frame of a test clip; one without a picture is seen as in `affwild2.frames_to_predict`."""
     shown = affwild2.frames_to_predict(root, clip)
     sound = _sound(root, clip, len(shown), model)
     features = []
     for start in range(0, len(shown), BATCH):
         numbers, back = np.unique(shown[start : start + BATCH], return_inverse=True)
-        x = _faces([root / affwild2.picture_path(clip, int(n)) for n in numbers], model)[torch.as_tensor(back)]
+        pictures = [media.read_image(root / affwild2.picture_path(clip, int(n))) for n in numbers]
+        x = cropped.tensor(pictures, model.config.input)[torch.as_tensor(back)]
         heard = {} if sound is None else {"sound": sound(slice(start, start + BATCH)).to(device)}
         features.append(model.embed(x.to(device), **heard))
     return model.decode(model.sequence(torch.cat(features, dim=1)))
-
-
-def _faces(paths: list[Path], model: nn.Module) -> Tensor:
-    """Whole pictures as network input [N, C, H, W]."""
-    crops = []
-    for path in paths:
-        picture = media.read_image(path)
-        whole = cropping.given([[0, 0, picture.shape[1], picture.shape[0]]], picture.shape[1::-1])
-        crops.append(cropping.crop(picture, whole, model.config.input)[0])
-    return model.config.input.tensor(np.stack(crops))
 
 
 def _sound(root: Path, clip: str, frames: int, model: nn.Module) -> Callable[[slice], Tensor] | None:

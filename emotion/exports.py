@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -145,10 +144,6 @@ def fg2020_files(tasks: dict[str, Task], members: Sequence[str]) -> dict[str, st
             scores = [",".join(f"{v:.4f}" for v in row) for row in task.values]
             files[f"merged_raw/{file}"] = "\n".join([text.split("\n")[0], *scores])
         for member, alone in zip(members, single_tasks(task)):
-            if alone.kind == "multilabel":  # tuned thresholds are the ensemble's; one network decides above a half
-                alone = replace(
-                    alone, thresholds=np.full(len(alone.labels), np.nextafter(np.float32(0.5), np.float32(1)))
-                )
             files[f"{member}/{file}"] = task_text(alone, frames)
     return files
 

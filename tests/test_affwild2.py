@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,9 +12,9 @@ import torch
 
 from emotion import abaw, audio, clips, exports_abaw
 from emotion.__main__ import main
-from emotion.datasets import affwild2, affwild2_tables, reader
+from emotion.datasets import affwild2, affwild2_2020, affwild2_tables, reader
 from emotion.errors import UserError
-from emotion.models import emenet
+from emotion.models import emenet, fg2020
 from emotion.models.base import FaceInput
 from emotion.outputs import Task
 
@@ -47,7 +48,7 @@ def test_test_clips_have_every_frame(root):
     assert np.isnan(samples.targets["expression"]).all()
     assert samples.ids[7] == samples.ids[6], "a missing picture repeats the one before"
     video = affwild2.find_video(root, samples.groups[0])
-    assert first.sum() == affwild2.frame_count(video) + 1
+    assert first.sum() == affwild2_2020.frame_count(video) + 1
 
 
 def test_annotation_and_test_tables(root, tmp_path):
@@ -177,3 +178,16 @@ def test_commands(root, tmp_path, capsys):
     assert main(["affwild2", "sound", str(root), "-o", str(tmp_path / "s")]) == 0
     assert len(list((tmp_path / "s").glob("*.wav"))) == 9
     assert main(["affwild2", "annotations", str(tmp_path / "nothing"), "-o", str(tmp_path / "u")]) == 2
+
+
+def test_release_of_fg2020_has_its_own_lists(tmp_path):
+    """The same command predicts the test clips of either release; members decide on action units above a half."""
+    affwild2_2020.fake(tmp_path / "data", frames=8)
+    torch.manual_seed(0)
+    config = replace(fg2020.fg2020("test_resnet", ("a", "b"), frames=4, size=32), embedding=8, bins=5)
+    model = fg2020.FG2020(replace(config, thresholds=(0.0,) * 8))
+    written = abaw.predict(tmp_path / "data", model, tmp_path / "out", {"action_units": None})
+    assert {p.parts[-3] for p in written} == {"0", "1", "merged"}
+    merged, member = (next((tmp_path / "out" / m).rglob("*.txt")).read_text().split("\n") for m in ("merged", "0"))
+    assert merged[1] == ",".join("1" * 8)
+    assert member[1] != merged[1]

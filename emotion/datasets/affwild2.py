@@ -17,40 +17,32 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import av
 import numpy as np
 
 from emotion import media
-from emotion.datasets import Samples
-from emotion.datasets.affwild2_2020 import fill_gaps, find_video, frame_count, label_rows, pictures_present
+from emotion.datasets import Samples, affwild2_2020
+from emotion.datasets.affwild2_2020 import (
+    Part,
+    find_video,
+    frames_to_predict,
+    label_rows,
+    listed_clips,
+    picture_path,
+    pictures_present,
+)
 from emotion.errors import UserError
 from emotion.labels import ABAW, ABAW2_ACTION_UNITS, VALENCE_AROUSAL
 
 SPLITS = {"train": "Train_Set", "valid": "Validation_Set"}
 
 
-@dataclass(frozen=True)
-class Part:
-    """One annotation set: its folder, test list, vocabulary, number of columns in the files, and marker."""
-
-    folder: str
-    labels: tuple[str, ...]
-    columns: int
-    marker: float
-
-    @property
-    def test(self) -> str:
-        """Name of the list of test clips."""
-        return f"{self.folder.removesuffix('_Set')}_test_set.txt"
-
-
 PARTS = {
-    "expression": Part("EXPR_Set", ABAW, 1, -1),
-    "action_units": Part("AU_Set", ABAW2_ACTION_UNITS, 12, -1),
-    "valence_arousal": Part("VA_Set", VALENCE_AROUSAL, 2, -5),
+    "expression": Part("EXPR_Set", "EXPR_test_set.txt", ABAW, 1, -1),
+    "action_units": Part("AU_Set", "AU_test_set.txt", ABAW2_ACTION_UNITS, 12, -1),
+    "valence_arousal": Part("VA_Set", "VA_test_set.txt", VALENCE_AROUSAL, 2, -5),
 }
 
 
@@ -114,45 +106,16 @@ def keep_labelled(rows: np.ndarray, frames: np.ndarray, marker: float) -> np.nda
     return frames[(rows[frames] != marker).all(axis=1)]
 
 
-def listed_clips(path: Path) -> list[str]:
-    """The clip names of a test list.
-
-    Raises:
-        UserError: it cannot be read or names none.
-    """
-    try:
-        clips = path.read_text(encoding="utf-8").split()
-    except OSError as error:
-        raise UserError(f"cannot read the test list {path}: {error.strerror or error}") from error
-    if not clips:
-        raise UserError(f"the test list {path} names no clip")
-    return clips
-
-
-def picture_path(clip: str, frame: int) -> str:
-    """Where the picture of a frame (from 0) lies below the data set's folder."""
-    return f"cropped_aligned/{clip}/{frame + 1:05d}.jpg"
+def test_list(root: Path, task: str) -> Path:
+    """The list of test clips of a task, as this release or that of FG 2020 names it."""
+    names = (PARTS[task].test, affwild2_2020.PARTS[task].test)
+    return next((root / n for n in names if (root / n).is_file()), root / names[0])
 
 
 def parse_path(identifier: str) -> tuple[str, int]:
     """Clip and frame number (from 0) of a sample's id."""
     _, clip, file = identifier.split("/")
     return clip, int(file.removesuffix(".jpg")) - 1
-
-
-def frames_to_predict(root: Path, clip: str) -> np.ndarray:
-    """For every frame of a test clip the frame whose picture stands for it, from 0, see `fill_gaps`.
-
-    Raises:
-        UserError: the clip has no pictures or no video.
-    """
-    present = pictures_present(root, clip)
-    if not present:
-        raise UserError(f"the test clip {clip} has no pictures in {root / 'cropped_aligned' / clip}")
-    length = frame_count(find_video(root, clip)) + 1  # as the challenge's own lists count
-    if present[-1] > length + 1:
-        raise UserError(f"{clip} has a picture number {present[-1]}, but its video has {length - 1} frames")
-    return np.array(fill_gaps(present, length), np.int64) - 1
 
 
 def frame_rate(root: Path, clip: str) -> float:
@@ -201,4 +164,4 @@ def fake(root: str | Path, frames: tuple[int, int] = (70, 140), seed: int = 0) -
     """Write a small synthetic copy; see `affwild2_fake.write`."""
     from emotion.datasets import affwild2_fake
 
-    return affwild2_fake.write(Path(root), frames, seed)
+    return affwild2_fake.write(Path(root), PARTS, SPLITS, frames, seed)

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import av
 import numpy as np
-from PIL import Image
 
 from emotion import media
 from emotion.datasets import Samples
@@ -75,7 +74,7 @@ def load(root: str | Path, split: str = "train", task: str = "expression", publi
         raise UserError(f"Aff-Wild2 (FG 2020) has the splits train, valid and test, not {split!r}")
     found = tables(root, split, task)
     rows = np.concatenate([values for _, values in found.values()])
-    ids = [_picture(video, number) for video, (numbers, _) in found.items() for number in numbers + 1]
+    ids = [picture_path(video, number) for video, (numbers, _) in found.items() for number in numbers]
     groups = [video for video, (numbers, _) in found.items() for _ in numbers]
     samples = _samples(root, split, task, ids, _targets(rows, task), groups)
     return samples.subset(_published(rows, task)) if published and split == "train" else samples
@@ -155,8 +154,39 @@ def pictures_present(root: Path, video: str) -> list[int]:
     return sorted(int(p.stem) for p in folder.glob("*.jpg") if p.stem.isdecimal())
 
 
-def _picture(video: str, number: int) -> str:
-    return f"cropped_aligned/{video}/{number:05d}.jpg"
+def picture_path(video: str, frame: int) -> str:
+    """Where the picture of a frame (from 0) lies below the data set's folder."""
+    return f"cropped_aligned/{video}/{frame + 1:05d}.jpg"
+
+
+def listed_clips(path: Path) -> list[str]:
+    """The clip names of a test list.
+
+    Raises:
+        UserError: it cannot be read or names none.
+    """
+    try:
+        clips = path.read_text(encoding="utf-8").split()
+    except OSError as error:
+        raise UserError(f"cannot read the test list {path}: {error.strerror or error}") from error
+    if not clips:
+        raise UserError(f"the test list {path} names no clip")
+    return clips
+
+
+def frames_to_predict(root: Path, clip: str) -> np.ndarray:
+    """For every frame of a test clip the frame whose picture stands for it, from 0, see `fill_gaps`.
+
+    Raises:
+        UserError: the clip has no pictures or no video.
+    """
+    present = pictures_present(root, clip)
+    if not present:
+        raise UserError(f"the test clip {clip} has no pictures in {root / 'cropped_aligned' / clip}")
+    length = frame_count(find_video(root, clip)) + 1  # as the challenge's own lists count
+    if present[-1] > length + 1:
+        raise UserError(f"{clip} has a picture number {present[-1]}, but its video has {length - 1} frames")
+    return np.array(fill_gaps(present, length), np.int64) - 1
 
 
 def _targets(rows: np.ndarray, task: str) -> np.ndarray:
@@ -188,19 +218,11 @@ def _samples(root: Path, split: str, task: str, ids: list[str], targets: np.ndar
 
 
 def _test(root: Path, task: str) -> Samples:
-    path = root / PARTS[task].test
-    try:
-        videos = path.read_text(encoding="utf-8").split()
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error}") from error
     ids, groups = [], []
-    for video in videos:
-        present = pictures_present(root, video)
-        if not present:
-            raise UserError(f"{path} names {video}, but {root / 'cropped_aligned' / video} has no pictures")
-        numbers = fill_gaps(present, frame_count(find_video(root, video)) + 1)
-        ids += [_picture(video, n) for n in numbers]
-        groups += [video] * len(numbers)
+    for video in listed_clips(root / PARTS[task].test):
+        frames = frames_to_predict(root, video)
+        ids += [picture_path(video, frame) for frame in frames]
+        groups += [video] * len(frames)
     missing = np.full((len(ids), len(PARTS[task].labels)), np.nan, np.float32)
     return _samples(root, "test", task, ids, missing, groups)
 
@@ -232,44 +254,12 @@ def frame_count(path: Path) -> int:
         raise UserError(f"cannot read the video {path}: {error}") from error
 
 
-def fake(root: str | Path, frames: int = 24, size: int = 112, seed: int = 0) -> Path:
+def fake(root: str | Path, frames: int = 24, seed: int = 0) -> Path:
     """Write a small synthetic copy: noise whose brightness follows the labels.
 
-    It has unlabelled and partly labelled rows, a missing picture, more labels than pictures, and a video of two
-    persons; no test split.
+    It has unlabelled and partly labelled rows, missing pictures, more labels than pictures, a video of two persons,
+    and a test list per task.
     """
-    root, rng = Path(root), np.random.default_rng(seed)
-    for split in SPLITS.values():
-        for task, part in PARTS.items():
-            for suffix in ("", "_left"):
-                video = f"{split[:5].lower()}_{part.folder[:2].lower()}{suffix}"
-                rows = _fake_rows(task, frames, rng)
-                folder = root / "annotations" / part.folder / split
-                folder.mkdir(parents=True, exist_ok=True)
-                lines = [",".join(f"{v:g}" for v in row) for row in rows]
-                header = [x.capitalize() if task == "expression" else x for x in part.labels]
-                (folder / f"{video}.txt").write_text("\n".join([",".join(header), *lines]), encoding="utf-8")
-                _fake_pictures(root / "cropped_aligned" / video, rows[:-1], size, rng)
-    return root
+    from emotion.datasets import affwild2_fake
 
-
-def _fake_rows(task: str, frames: int, rng: np.random.Generator) -> np.ndarray:
-    part = PARTS[task]
-    if task == "expression":
-        rows = rng.permutation(np.arange(frames) % len(part.labels))[:, None].astype(float)
-    elif task == "action_units":
-        rows = rng.integers(0, 2, (frames, part.columns)).astype(float)
-    else:
-        rows = rng.uniform(-1, 1, (frames, 2)).round(3)
-    rows[3] = part.marker
-    rows[5, -1] = part.marker
-    return rows
-
-
-def _fake_pictures(folder: Path, rows: np.ndarray, size: int, rng: np.random.Generator) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for number, row in enumerate(rows, start=1):
-        if number != 2:
-            level = 40 + 150 * (np.abs(row).sum() % 7) / 7
-            noise = rng.normal(level, 20, (size // 8, size // 8, 3)).repeat(8, 0).repeat(8, 1)
-            Image.fromarray(np.clip(noise, 0, 255).astype(np.uint8)).save(folder / f"{number:05d}.jpg")
+    return affwild2_fake.write(Path(root), PARTS, SPLITS, (frames, frames), seed)

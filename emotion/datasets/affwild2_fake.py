@@ -1,7 +1,8 @@
-"""A small synthetic copy of Aff-Wild2 (ABAW 2): pictures, labels, films with a tone, test lists."""
+"""A small synthetic copy of a release of Aff-Wild2: pictures, labels, films with a tone, test lists."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
 
@@ -9,12 +10,12 @@ import av
 import numpy as np
 from PIL import Image
 
-from emotion.datasets.affwild2 import PARTS, SPLITS, Part, picture_path
+from emotion.datasets.affwild2_2020 import Part, picture_path
 
 RATE = 16000
 
 
-def write(root: Path, frames: tuple[int, int], seed: int) -> Path:
+def write(root: Path, parts: Mapping[str, Part], splits: Mapping[str, str], frames: tuple[int, int], seed: int) -> Path:
     """Two clips per task and split, one of them a second person in the other's film.
 
     There are unlabelled rows, missing pictures, three rows more than pictures, one clip of at most 20 frames, films of
@@ -22,34 +23,32 @@ def write(root: Path, frames: tuple[int, int], seed: int) -> Path:
 
     Args:
         root: created.
+        parts, splits: of the release.
         frames: least and largest number of frames per clip.
         seed: of everything random.
     """
     rng = np.random.default_rng(seed)
-    for number, (task, split) in enumerate((t, s) for t in PARTS for s in (*SPLITS, "test")):
-        video = f"{number}-1280x720"
+    for number, (task, split) in enumerate((t, s) for t in parts for s in (*splits, "test")):
+        part, video = parts[task], f"{number}-1280x720"
         lengths = [int(rng.integers(frames[0], frames[1] + 1)) for _ in range(2)]
         if number == 0:
             lengths[1] = min(20, frames[0])
         write_video(root / "videos" / f"batch{number % 2 + 1}" / f"{video}.avi", max(lengths), (25, 30)[number % 2])
         for clip, length in zip((video, f"{video}_left"), lengths):
-            rows = _rows(task, length + 3, rng)
+            rows = _rows(part, length + 3, rng)
             _pictures(root, clip, rows[:length], rng)
             if split == "test":
-                with (root / PARTS[task].test).open("a", encoding="utf-8") as file:
+                with (root / part.test).open("a", encoding="utf-8") as file:
                     file.write(f"{clip}\n")
             else:
-                _annotations(
-                    root / "annotations" / PARTS[task].folder / SPLITS[split] / f"{clip}.txt", PARTS[task], rows
-                )
+                _annotations(root / "annotations" / part.folder / splits[split] / f"{clip}.txt", part, rows)
     return root
 
 
-def _rows(task: str, n: int, rng: np.random.Generator) -> np.ndarray:
-    part = PARTS[task]
-    if task == "expression":
+def _rows(part: Part, n: int, rng: np.random.Generator) -> np.ndarray:
+    if part.columns == 1:
         rows = rng.permutation(np.arange(n) % len(part.labels))[:, None].astype(float)
-    elif task == "action_units":
+    elif part.columns > 2:
         rows = rng.integers(0, 2, (n, part.columns)).astype(float)
     else:
         rows = rng.uniform(-1, 1, (n, 2)).round(3)
