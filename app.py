@@ -15,7 +15,8 @@ def main(argv: list[str] | None = None) -> int:
         "--host", default="127.0.0.1", help="where to listen; 0.0.0.0 for everybody; default %(default)s"
     )
     parser.add_argument("--port", type=int, help="default: the first free one from 7860 on")
-    parser.add_argument("--model", action="append", default=[], metavar="FOLDER", help="also offer this checkpoint")
+    more = "also offer this checkpoint: a folder, or OWNER/NAME on a Hub; may be given repeatedly"
+    parser.add_argument("--model", action="append", default=[], metavar="NAME|FOLDER", help=more)
     parser.add_argument("--mcp", action="store_true", help="also serve the functions as MCP tools (needs gradio[mcp])")
     args = parser.parse_args(argv)
 

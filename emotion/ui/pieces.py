@@ -35,19 +35,23 @@ PREDICTORS = {
 
 
 class Models:
-    """The models this page offers: bundled ones and given folders. Each is loaded on first use and shared by all."""
+    """The models this page offers: given ones (folders, or names on a Hub, fetched now) and bundled ones.
 
-    def __init__(self, folders: Sequence[str | Path] = ()) -> None:
+    Each is loaded on first use and shared by all.
+    """
+
+    def __init__(self, given: Sequence[str | Path] = ()) -> None:
         self.places: dict[str, str | Path] = {}
-        for folder in map(Path, folders):
-            document = hub.read_config(hub.find(folder))
-            self.places[document["card"]["name"]] = folder
+        for place in given:
+            folder = hub.find(place)
+            name = hub.read_config(folder)["card"]["name"]
+            self.places[str(place) if hub.bundled(name) else name] = folder  # none may pose as part of this package
         for name, entry in registry.entries().items():
             if entry.bundled and (entry.folder / hub.CONFIG).is_file():
                 self.places.setdefault(name, name)
         self._reads = {name: _reads(hub.find(place)) for name, place in self.places.items()}
         if not self.names():
-            raise UserError("there is no model to show; give a checkpoint folder with --model FOLDER")
+            raise UserError("there is no model to show; give a checkpoint with --model FOLDER or OWNER/NAME")
         self._loaded: dict[str, Any] = {}
         self._lock = threading.Lock()
 

@@ -3,11 +3,12 @@
 import os
 
 from emotion import zerogpu  # isort: skip
-from emotion import hub
 from emotion.predict import FacePredictor
+from emotion.scenes import ScenePredictor
 from emotion.ui import page, pieces
 
 zerogpu.lend(FacePredictor, "images")
-models = pieces.Models([hub.find(name) for name in os.environ.get("EMOTION_MODELS", "").split()])
+zerogpu.lend(ScenePredictor, "images", "image_and_maps")
+models = pieces.Models(os.environ.get("EMOTION_MODELS", "").split())
 served, _ = page.launch(models, host="0.0.0.0", port=int(os.environ.get("PORT", "7860")))
 served.block_thread()
