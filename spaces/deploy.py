@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import sys
 from pathlib import Path
 
@@ -26,7 +27,8 @@ def assemble(space: str) -> dict[str, bytes]:
     """
     files = _folder(ROOT / "spaces" / space)
     if space == "demo":
-        files |= {f"emotion/{path}": content for path, content in _folder(ROOT / "emotion").items()}
+        for name in packages():
+            files |= {f"{name}/{path}": content for path, content in _folder(ROOT / name).items()}
     else:
         from eval import leaderboard, render, results
 
@@ -44,6 +46,21 @@ def assemble(space: str) -> dict[str, bytes]:
     if (size := sum(map(len, files.values()))) > LIMIT:
         raise UserError(f"the Space has {size / 1e6:.0f} MB, more than {LIMIT / 1e6:.0f} MB")
     return dict(sorted(files.items()))
+
+
+def packages(first: str = "emotion") -> list[str]:
+    """The packages of this project that the page runs: `first`, and those that it imports, directly or not."""
+    wanted, found = [first], []
+    while wanted:
+        found.append(wanted.pop())
+        for path in (ROOT / found[-1]).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+                if isinstance(node, ast.ImportFrom) and not node.level:
+                    modules = [node.module]
+                tops = {module.split(".")[0] for module in modules} - {*found, *wanted}
+                wanted += sorted(top for top in tops if (ROOT / top / "__init__.py").is_file())
+    return found
 
 
 def _folder(folder: Path) -> dict[str, bytes]:

@@ -18,7 +18,7 @@ from huggingface_hub import SpaceCard
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from emotion import zerogpu
+from emotion import registry, zerogpu
 from emotion.errors import UserError
 from tests.hub_server import WRITER, Hub, connect
 from tests.test_packaging import PROJECT
@@ -70,16 +70,32 @@ def test_requirements_are_those_of_the_page() -> None:
 def test_app_is_short_and_reads_zerogpu_first() -> None:
     tree = ast.parse((ROOT / "spaces" / "demo" / "app.py").read_text(encoding="utf-8"))
     ours = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
-    assert len(tree.body) <= 12 and ours[0].names[0].name == "zerogpu"
+    assert len(tree.body) <= 14 and ours[0].names[0].name == "zerogpu"
 
 
 def test_demo_holds_the_page_and_nothing_else(deploy: types.ModuleType) -> None:
     files = deploy.assemble("demo")
     tops = {path.split("/")[0] for path in files}
-    assert tops == {"LICENSE", "README.md", "app.py", "requirements.txt", "emotion"}
+    assert tops == {"LICENSE", "README.md", "app.py", "requirements.txt", *deploy.packages()}
+    assert "emotion" in tops and not tops & {"tests", "train", "spaces", "docs"}
     assert not [path for path in files if re.search(r"__pycache__|\.pyc$|\.part$|(^|/)tests?/", path)]
     sources = {p.relative_to(ROOT).as_posix() for p in (ROOT / "emotion").rglob("*.py")}
     assert sources | {"emotion/registry.yaml"} <= files.keys()
+    for entry in filter(lambda entry: entry.bundled, registry.entries().values()):
+        assert f"emotion/weights/{entry.name}/model.safetensors" in files
+
+
+def test_packages_are_followed_through_their_imports(
+    deploy: types.ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources = {"emotion": "import numpy", "eval": "from emotion import hub", "train": "", "tests": ""}
+    for name, source in sources.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text(source)
+    monkeypatch.setattr(deploy, "ROOT", tmp_path)
+    assert deploy.packages() == ["emotion"]
+    (tmp_path / "emotion" / "page.py").write_text("def show():\n    from eval.results import FOLDER\n")
+    assert deploy.packages() == ["emotion", "eval"]
 
 
 def test_leaderboard_is_a_page_without_a_server(deploy: types.ModuleType) -> None:
