@@ -93,5 +93,7 @@ def members(task: Task) -> list[Task]:
         return []
     tuned = task.thresholds is not None and not np.allclose(task.thresholds, 0.5)
     half = np.full(len(task.labels), np.nextafter(np.float32(0.5), np.float32(1))) if tuned else task.thresholds
-    alone = replace(task, choice=None, votes=None, uncertainty={}, members=None, thresholds=half)
-    return [replace(alone, values=values) for values in task.members]
+    return [
+        replace(task, values=values, choice=None, votes=None, uncertainty={}, members=None, thresholds=half)
+        for values in task.members
+    ]
