@@ -15,6 +15,7 @@ from emotion.errors import UserError
 from emotion.models.fg2020 import FG2020, fg2020
 from train import fg2020 as training
 from train import fg2020_losses as losses
+from train import recipe as recipes
 from train import sampling
 from train.__main__ import main
 from train.fg2020_data import TaskBatches, Units, place
@@ -222,6 +223,12 @@ def test_balance_command(
     assert "error:" in capsys.readouterr().err
 
 
+def test_students_need_a_teacher(folders: dict[str, Path], tmp_path: Path) -> None:
+    recipe = recipes.load(str(recipe_file(tmp_path, "fg2020-students")))
+    with pytest.raises(UserError, match="need one teacher"):
+        training.build(recipe, folders, None)
+
+
 def recipe_file(folder: Path, name: str, **changes: object) -> Path:
     """A shipped recipe with a tiny network, its data reduced to what the synthetic copies hold."""
     shipped = Path(training.__file__).parent / "recipes" / f"{name}.yaml"
@@ -239,7 +246,7 @@ def test_recipes_from_teacher_to_sequence(tmp_path: Path, monkeypatch: pytest.Mo
     teacher = recipe_file(tmp_path, "fg2020-teacher")
     assert main([str(teacher), "--smoke", "--out", "t"]) == 0
     students = recipe_file(tmp_path, "fg2020-students")
-    assert main([str(students), "--smoke", "--out", "s"]) == 2  # no teacher given
+    assert main([str(students), "--smoke", "--out", "u"]) == 0  # of an untrained teacher
     assert main([str(students), "--smoke", "--out", "s", "--init", "t/fg2020.teacher"]) == 0
     ensemble = hub.load("s/fg2020.students")
     assert len(ensemble.cnns) == 5
