@@ -58,6 +58,16 @@ def served(folders: list[Path]) -> Iterator[str]:
 
 
 @contextmanager
+def emptied(folder: Path, ours: set[str]) -> Iterator[None]:
+    """Lets gradio keep its files in a folder; afterwards none but the page's own examples may be left there."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("GRADIO_TEMP_DIR", str(folder))
+        yield
+    left = [file for file in folder.rglob("*") if file.is_file() and file.name not in ours]
+    assert left == [], "nothing that was uploaded or made from it is kept"
+
+
+@contextmanager
 def chromium() -> Iterator[Browser]:
     """The system's headless Chromium; without one the test is skipped, except on CI."""
     path = next(filter(None, map(shutil.which, CHROMIUM)), None)

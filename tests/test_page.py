@@ -32,14 +32,11 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def address(folder, tmp_path_factory):
-    cache = tmp_path_factory.mktemp("cache")
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("GRADIO_TEMP_DIR", str(cache))
-        with web.served([folder]) as address:
-            yield address
-    ours = {row[0] for row in EXAMPLE_ROWS}  # the page's own examples may stay
-    left = [file for file in cache.rglob("*") if file.is_file() and file.name not in ours]
-    assert left == [], "nothing that was uploaded or made from it is kept"
+    with (
+        web.emptied(tmp_path_factory.mktemp("cache"), {row[0] for row in EXAMPLE_ROWS}),
+        web.served([folder]) as address,
+    ):
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -220,7 +217,9 @@ def test_everything_has_a_name_for_those_who_cannot_see_it(open_page, pictures):
 
 def test_the_api_gives_the_documented_json(address, pictures):
     client = Client(address, verbose=False)
-    assert set(client.view_api(return_format="dict")["named_endpoints"]) == {"/analyze_image", "/leaderboard"}
+    assert set(client.view_api(return_format="dict")["named_endpoints"]) == {
+        *("/analyze_image", "/analyze_video", "/leaderboard"),
+    }
     document = client.predict(handle_file(pictures["two"]), api_name="/analyze_image")
     assert document["schema"] == "emotion/1" and document["model"] == web.MODEL
     assert document["source"] == "two.png"

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from emotion.errors import UserError
-from emotion.ui import image, leaderboard, models, theme
+from emotion.ui import image, leaderboard, models, scene, theme, video
 from emotion.ui.pieces import EXAMPLES, Models
 
 
@@ -28,10 +28,12 @@ class Tab(NamedTuple):
 
 TABS = (
     Tab("image", "Image", image.tab, face=True),
+    Tab("video", "Video", video.tab, face=True),
+    Tab("scene", "Scene", scene.tab),
     Tab("leaderboard", "Leaderboard", leaderboard.tab),
     Tab("models", "Models", models.tab),
 )
-MAX_UPLOAD = "64mb"
+MAX_UPLOAD = "200mb"
 # Tab and model are written into the address, once it has been read: the first tab reports itself before that.
 READY = "() => { window.emReady = true; }"
 IN_URL = """(model) => {{

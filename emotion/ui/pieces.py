@@ -122,9 +122,10 @@ def note(title: str, text: str = "") -> str:
     return _message("em-note", "status", f"<p><strong>{escape(title)}</strong></p>", text)
 
 
-def busy(text: str) -> str:
-    """What is happening now."""
-    return _message("em-note", "status", f'<p class="em-busy">{escape(text)}</p>')
+def busy(text: str, share: float | None = None) -> str:
+    """What is happening now, and how much of it is done (0 to 1), where that is known."""
+    bar = "" if share is None else f'<progress value="{share:.3f}" aria-label="Progress"></progress>'
+    return _message("em-note", "status", f'<p class="em-busy">{escape(text)}</p>{bar}')
 
 
 def error(text: str) -> str:

@@ -44,7 +44,8 @@ def whisker(low: float, high: float) -> str:
     return f'<i class="em-whisker" style="left:{100 * low:.1f}%;width:{max(0.4, 100 * (high - low)):.1f}%"></i>'
 
 
-def _rows(rows: Iterable[tuple[str, str, str]]) -> str:
+def bar_rows(rows: Iterable[tuple[str, str, str]]) -> str:
+    """A list of label, bar and value, each as HTML."""
     items = (f'<li><span class="em-label">{a}</span>{b}<span class="em-value">{c}</span></li>' for a, b, c in rows)
     return f'<ul class="em-rows">{"".join(items)}</ul>'
 
@@ -60,7 +61,7 @@ def expression_bars(task: Task, face: int) -> str:
             whisker = whisker(float(column.min()), float(column.max()))
         name = f"<strong>{escape(label)}</strong>" if winner else escape(label)
         rows.append((name, bar(value, draw.colour(label), whisker, muted=not winner), percent(value)))
-    return _rows(rows)
+    return bar_rows(rows)
 
 
 def action_units(task: Task, face: int) -> str:
@@ -73,7 +74,7 @@ def action_units(task: Task, face: int) -> str:
         name = f"{escape(label)} {escape(ACTION_UNIT_NAMES.get(label, ''))}"
         name = f"<strong>{name}</strong>" if value >= threshold else name
         rows.append((name, bar(value, "var(--em-accent)", tick, muted=value < threshold), percent(value)))
-    return f'<div class="em-units">{_rows(rows)}</div>'
+    return f'<div class="em-units">{bar_rows(rows)}</div>'
 
 
 def uncertainty(task: Task, face: int) -> str:
@@ -85,7 +86,7 @@ def uncertainty(task: Task, face: int) -> str:
         (f'<span title="{KINDS[kind]}">{kind}</span>', bar(value, "var(--em-accent)"), f"{value:.2f}")
         for kind, value in values.items()
     ]
-    return f'<p class="em-text">{uncertainty_in_words(values)}</p>{_rows(rows)}'
+    return f'<p class="em-text">{uncertainty_in_words(values)}</p>{bar_rows(rows)}'
 
 
 def uncertainty_in_words(values: dict[str, float]) -> str:

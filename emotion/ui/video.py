@@ -1,0 +1,246 @@
+"""The Video tab: a film in, every face over time, an annotated film and tables out."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from emotion import film, timeline, video
+from emotion.errors import UserError
+from emotion.outputs import Result
+from emotion.ui import curves, pieces, readouts
+from emotion.ui.work import Stops, left, watched
+
+LONGEST = 600.0  # seconds of video that the page takes; the command line takes any
+RATES = [("5 frames per second", "5"), ("10 frames per second", "10"), ("every frame", "all")]
+EXAMPLE_ROWS = (
+    ("synthetic_faces.mp4", "Seven expressions", "Computer-generated faces, one after the other", "CC0 1.0"),
+    ("two_people.mp4", "Two speakers", "Two people saying a sentence side by side", "CC BY 4.0"),
+)
+EMPTY = pieces.note(
+    "Choose a video to begin.",
+    "Every face in it is followed and read over time. You get the annotated video, a timeline that moves the player, "
+    "and tables. Sound is kept. Up to 10 minutes.",
+)
+PLAYER = "em-video-player"
+FILES = ("MP4", "CSV", "JSON", "Parquet", "VTT")
+
+
+class VideoTab:
+    """The tab's components, and what happens when they are used."""
+
+    def __init__(self, models: pieces.Models, model: gr.Dropdown) -> None:
+        self.models, self.stops = models, Stops()
+        with gr.Row(equal_height=False, elem_classes="em-columns"):
+            with gr.Column(scale=7, min_width=320, elem_classes="em-stage em-loose"):
+                self._stage()
+            with gr.Column(scale=5, min_width=320, elem_classes="em-readout"):
+                self.message = gr.HTML(EMPTY, elem_id="em-video-message")
+                self.stop = gr.Button("Stop here, keep what is done", visible=False, elem_id="em-video-stop")
+                self.summary = gr.HTML("", js_on_load=readouts.SEEK, elem_id="em-video-summary")
+        self.timeline = gr.HTML("", js_on_load=curves.SCRIPT, elem_id="em-video-timeline")
+        self._events(model)
+
+    def _stage(self) -> None:
+        with gr.Column(elem_id="em-video-input") as self.input:
+            self.video = gr.Video(
+                label="Video", sources=["upload", "webcam"], height=380, buttons=[], elem_id="em-video-source"
+            )
+            with gr.Row(elem_classes="em-actions em-form"):
+                self.start = gr.Button("Analyse", variant="primary", interactive=False, elem_id="em-video-start")
+                self.rate = gr.Dropdown(RATES, value="10", label="Read", show_label=False, elem_id="em-video-rate")
+        self.player = gr.Video(
+            label="Annotated video", interactive=False, visible=False, height=400, buttons=[], elem_id=PLAYER
+        )
+        with gr.Row(elem_classes="em-actions", visible=False) as self.actions:
+            self.again = gr.Button("Choose another video", elem_id="em-video-again")
+            self.files = [gr.DownloadButton(f"Save {kind}", elem_id=f"em-video-{kind.lower()}") for kind in FILES]
+        self.examples = pieces.example_gallery(EXAMPLE_ROWS, elem_id="em-video-examples")
+
+    def _events(self, model: gr.Dropdown) -> None:
+        outputs = [
+            self.input, self.video, self.start, self.player, self.actions, *self.files, self.examples, self.message,
+            self.stop, self.summary, self.timeline,
+        ]  # fmt: skip
+        # A queue of its own: pictures need not wait for videos.
+        work = {"outputs": outputs, "show_progress": "hidden", "api_visibility": "private", "concurrency_id": "video"}
+        self.video.change(
+            lambda path: gr.Button(interactive=path is not None), self.video, self.start,
+            queue=False, show_progress="hidden", api_visibility="private",
+        )  # fmt: skip
+        self.start.click(self.analyse, [self.video, model, self.rate], **work)
+        self.examples.click(self.example, [model, self.rate], **work)
+        self.again.click(self.reset, None, **work | {"concurrency_id": "reset"})
+        self.stop.click(self.halt, None, None, queue=False, api_visibility="private")
+
+    def halt(self, request: gr.Request) -> None:
+        """Stop this session's analysis; what was done so far is shown."""
+        self.stops.stop(request.session_hash)
+
+    def example(self, model: str, rate: str, event: gr.EventData, request: gr.Request) -> Iterator[dict[Any, Any]]:
+        """Analyse an example."""
+        path = pieces.example(EXAMPLE_ROWS, event)
+        yield {self.video: path}
+        yield from self.analyse(path, model, rate, request)
+
+    def analyse(self, path: str | None, model: str, rate: str, request: gr.Request) -> Iterator[dict[Any, Any]]:
+        """Read a video and show what was found, or why not."""
+        if path is None:
+            yield self.reset()
+            return
+        try:
+            yield from self._steps(path, model, rate, request.session_hash)
+        except UserError as problem:
+            yield self.reset(pieces.error(str(problem)))
+        except Exception:
+            yield self.reset(pieces.error("an error in this program; the server's log has the details"))
+            raise
+        finally:
+            self.stops.end(request.session_hash)
+
+    def _steps(self, path: str, model: str, rate: str, session: str) -> Iterator[dict[Any, Any]]:
+        info = checked(path)
+        yield self._busy(f"Loading {model}…" if not self.models.is_loaded(model) else "Opening the video…")
+        predictor = self.models.predictor(model)
+        stop, started = self.stops.start(session), time.monotonic()
+        reading = watched(lambda tell: predictor.video(path, rate=_rate(rate), progress=tell), stop)
+        result = yield from self._reported(reading, "Reading faces", started)
+        until = info.seconds if not stop.is_set() else float(result.timestamps[-1])
+        stop, started = self.stops.start(session), time.monotonic()
+        with tempfile.TemporaryDirectory() as scratch:
+            target = Path(scratch) / "film.mp4"
+            drawing = watched(lambda tell: film.annotate(path, result, target, until=until, progress=tell), stop)
+            yield from self._reported(drawing, "Drawing the annotated video", started)
+            yield self._shown(result, target.read_bytes(), until)
+
+    def _reported(self, work: Any, doing: str, started: float) -> Iterator[dict[Any, Any]]:
+        """Pass reports on as words; returns the work's result."""
+        yield self._busy(f"{doing}…", stoppable=True)
+        while True:
+            try:
+                done, total = next(work)
+            except StopIteration as end:
+                return end.value
+            where = f"{doing}: {done:.1f} of {total:.1f} s" if total else f"{doing}: {done:.1f} s"
+            words = left(started, done, total)
+            share = done / total if total else None
+            yield self._busy(f"{where}{', ' if words else ''}{words}", share, stoppable=True)
+
+    def _busy(self, text: str, share: float | None = None, stoppable: bool = False) -> dict[Any, Any]:
+        return {
+            self.message: gr.HTML(pieces.busy(text, share), visible=True),
+            self.stop: gr.Button(visible=stoppable),
+            self.start: gr.Button(interactive=False),
+            self.examples: gr.HTML(visible=False),
+        }
+
+    def _shown(self, result: Result, annotated: bytes, length: float) -> dict[Any, Any]:
+        files = [pieces.download(name, content) for name, content in saved(result, annotated)]
+        notes = "".join(pieces.note(text) for text in result.notes)
+        return {
+            self.input: gr.Column(visible=False),
+            self.player: gr.Video(files[0], visible=True),
+            self.actions: gr.Row(visible=True),
+            **{button: gr.DownloadButton(value=file) for button, file in zip(self.files, files)},
+            self.message: gr.HTML(notes, visible=bool(notes)),
+            self.stop: gr.Button(visible=False),
+            self.summary: readouts.summary(timeline.summary(result), PLAYER),
+            self.timeline: curves.timeline(result, length, PLAYER) if len(result) else "",
+        }
+
+    def reset(self, message: str = EMPTY) -> dict[Any, Any]:
+        """Back to the beginning."""
+        return {
+            self.input: gr.Column(visible=True),
+            self.video: None,
+            self.start: gr.Button(interactive=False),
+            self.player: gr.Video(None, visible=False),
+            self.actions: gr.Row(visible=False),
+            **{file: gr.DownloadButton(value=None) for file in self.files},
+            self.examples: gr.HTML(visible=True),
+            self.message: gr.HTML(message, visible=True),
+            self.stop: gr.Button(visible=False),
+            self.summary: "",
+            self.timeline: "",
+        }
+
+
+def checked(path: str) -> video.VideoInfo:
+    """The facts of a video that is not too long for the page.
+
+    Raises:
+        UserError: it is, or is no video.
+    """
+    info = video.probe(path)
+    if info.seconds > LONGEST:
+        raise UserError(
+            f"the video lasts {curves.clock(info.seconds)} minutes, and this page takes {LONGEST / 60:.0f}; cut it, or "
+            "use the command line: python -m emotion analyze VIDEO -o FOLDER"
+        )
+    return info
+
+
+def _rate(chosen: str) -> str | float:
+    return chosen if chosen == "all" else float(chosen)
+
+
+def saved(result: Result, annotated: bytes) -> Iterator[tuple[str, bytes]]:
+    """Names and contents of the downloads, in the order of `FILES`."""
+    stem = Path(result.source).stem or "video"
+    yield f"{stem}_annotated.mp4", annotated
+    yield f"{stem}.csv", result.to_csv().encode()
+    yield f"{stem}.json", result.to_json(indent=None).encode()
+    yield f"{stem}.parquet", result.to_parquet()
+    yield f"{stem}.vtt", timeline.webvtt(timeline.smooth(result)).encode()
+
+
+def tab(models: pieces.Models, model: gr.Dropdown) -> None:
+    """Build the tab's contents and its API function."""
+    VideoTab(models, model)
+    _endpoint(models)
+
+
+def _endpoint(models: pieces.Models) -> None:
+    """Offer the analysis as the API (and MCP) function `/analyze_video`."""
+
+    def analyze_video(
+        video: str, model: str = models.names()[0], frames_per_second: float = 5.0, only_summary: bool = False
+    ) -> dict[str, Any]:
+        """Follow every face of a video and predict expression, valence, arousal and uncertainty over time.
+
+        Args:
+            video: the file: MP4, WebM, MOV, AVI, ... of up to 10 minutes.
+            model: name of a model that this page offers.
+            frames_per_second: how many frames to read; 0 for every frame.
+            only_summary: leave the rows of single frames out.
+
+        Returns:
+            "summary": time per expression, mean and extreme values, peaks with their seconds, for everybody and for
+            every face track; "result": the document described in docs/schema.md, with one entry per frame.
+        """
+        if not video:
+            raise gr.Error("give a video", print_exception=False)
+        try:
+            checked(video)
+            result = models.predictor(model).video(video, rate=frames_per_second or "all")
+        except UserError as problem:
+            raise gr.Error(str(problem), print_exception=False) from problem
+        document = {} if only_summary else {"result": replace(result, source=Path(video).name).to_dict()}
+        return {"summary": timeline.summary(result), **document}
+
+    with gr.Row(visible=False):
+        inputs = [
+            gr.Video(label="video"),
+            gr.Textbox(models.names()[0], label="model"),
+            gr.Number(5.0, label="frames_per_second", minimum=0),
+            gr.Checkbox(label="only_summary"),
+        ]
+        gr.Button().click(
+            analyze_video, inputs, gr.JSON(label="result"), api_name="analyze_video", concurrency_id="video"
+        )

@@ -1,0 +1,157 @@
+"""The Video tab in a real browser, and its API."""
+
+import csv
+import json
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+pytest.importorskip("gradio")
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+
+from emotion import video
+from emotion.outputs import Faces, Result, Task
+from emotion.ui import curves
+from emotion.ui.video import EXAMPLE_ROWS
+from emotion.ui.work import watched
+from tests import browser as web
+from tests.films import TWO
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    folder = web.random_model(tmp_path_factory.mktemp("video") / "model")
+    with (
+        web.emptied(tmp_path_factory.mktemp("cache"), {row[0] for row in EXAMPLE_ROWS}),
+        web.served([folder]) as address,
+    ):
+        yield address
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with web.chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def page(chromium, address):
+    problems = []
+    page = web.open_page(chromium, address, problems, "?tab=video", viewport={"width": 1280, "height": 1000})
+    yield page
+    page.context.close()
+    assert problems == []
+
+
+def analyse(page, file):
+    page.set_input_files("#em-video-source input[type=file]", file)
+    page.wait_for_selector("#em-video-start:enabled")
+    page.click("#em-video-start")
+
+
+def save(page, kind):
+    with page.expect_download() as download:
+        page.click(f"#em-video-{kind}")
+    return Path(download.value.path())
+
+
+def test_a_video_gives_a_film_a_timeline_that_moves_it_and_tables(page):
+    page.locator("#em-video-rate input").click()
+    page.click("[role=option]:has-text('5 frames per second')")
+    analyse(page, TWO)
+    page.wait_for_selector("#em-video-timeline .em-strip")
+    assert page.locator("#em-video-timeline .em-strip").count() == 2
+    assert page.locator("#em-video-summary .em-means tbody tr").count() == 2
+    page.wait_for_function("document.querySelector('#em-video-player video').readyState > 0")
+    lane = page.locator("#em-video-timeline .em-lane").nth(2)
+    lane.click(position={"x": lane.bounding_box()["width"] / 2, "y": 20})
+    seconds = page.evaluate("document.querySelector('#em-video-player video').currentTime")
+    assert seconds == pytest.approx(float(page.locator(".em-time").get_attribute("data-length")) / 2, abs=0.02)
+    assert page.inner_text(".em-said").startswith(f"{seconds:.2f} s") and "Face 2: " in page.inner_text(".em-said")
+    page.locator("#em-video-timeline input").focus()
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("document.querySelector('#em-video-player video').currentTime") > seconds
+    rows = list(csv.DictReader(save(page, "csv").open()))
+    assert {row["track"] for row in rows} == {"1", "2"} and rows[0]["source"] == TWO.name
+    assert len(json.loads(save(page, "json").read_text())["frames"]) == 15
+    assert len(pd.read_parquet(save(page, "parquet"))) == len(rows) == 30
+    assert save(page, "vtt").read_text().startswith("WEBVTT")
+    film = video.probe(save(page, "mp4"))
+    assert film.sound and film.seconds == pytest.approx(3, abs=0.1)
+
+
+def test_stopping_keeps_what_is_done(page, tmp_path):
+    long = tmp_path / "long.mp4"
+    with video.VideoWriter(long, 25) as out:
+        for n in range(12):
+            for seconds, picture in video.decode(TWO):
+                out.write(picture[::2, ::2], 3 * n + seconds)
+    analyse(page, long)
+    page.wait_for_selector("#em-video-message progress")
+    page.click("#em-video-stop")
+    page.wait_for_selector("#em-video-message:has-text('stopped after')")
+    page.wait_for_selector("#em-video-timeline .em-strip")
+    frames = json.loads(save(page, "json").read_text())["frames"]
+    film = video.probe(save(page, "mp4"))
+    assert 0 < len(frames) < 360 and film.seconds == pytest.approx(frames[-1]["timestamp"], abs=0.2)
+    page.click("#em-video-again")
+    page.wait_for_selector("#em-video-examples button")
+    assert not page.locator("#em-video-timeline .em-strip").count()
+
+
+def test_what_is_no_video_gives_a_message_in_place(page, tmp_path):
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(TWO.read_bytes()[:3000])
+    analyse(page, broken)
+    page.wait_for_selector("#em-video-message .em-error")
+    assert "broken.mp4" in page.inner_text("#em-video-message")
+
+
+def test_the_api_gives_summary_and_rows(address, tmp_path):
+    client = Client(address, verbose=False)
+    found = client.predict(handle_file(TWO), web.MODEL, 5, api_name="/analyze_video")
+    assert found["result"]["schema"] == "emotion/1" and len(found["result"]["frames"]) == 15
+    assert [track["track"] for track in found["summary"]["tracks"]] == [1, 2]
+    brief = client.predict(handle_file(TWO), web.MODEL, 5, True, api_name="/analyze_video")
+    assert brief == {"summary": found["summary"]}
+    text = tmp_path / "text.mp4"
+    text.write_text("no video")
+    with pytest.raises(AppError, match=r"text\.mp4"):
+        client.predict(handle_file(text), api_name="/analyze_video")
+
+
+def test_many_samples_are_averaged_and_absences_interrupt_the_drawing():
+    n = 5000
+    times = np.linspace(0, 90, n) + 10 * (np.arange(n) >= n // 2)  # nobody to be seen for ten seconds in the middle
+    values = np.tile(np.float32([0.25, 0.75]), (n, 1))
+    faces = Faces(np.tile([0, 0, 9, 9], (n, 1)), np.ones(n), track_ids=np.ones(n, np.int64))
+    tasks = {"expression": Task("categorical", ("neutral", "fear"), values)}
+    result = Result("m", (9, 9), times, np.arange(n), faces, tasks)
+    lane = curves.timeline(result, 100.0, "player").split("em-areas")[1]
+    polygons = [[tuple(map(float, p.split(","))) for p in x.split('"')[0].split()] for x in lane.split('points="')[1:]]
+    assert len(polygons) == 2 * 2
+    assert max(map(len, polygons)) <= curves.COLUMNS
+    assert {y for _, y in polygons[0]} == {75.0, 100.0} and {y for _, y in polygons[1]} == {0.0, 75.0}
+    assert max(x for x, _ in polygons[0]) == pytest.approx(450, abs=1)
+    assert min(x for x, _ in polygons[2]) == pytest.approx(550, abs=1)
+
+
+def test_closing_the_page_ends_the_work():
+    told = []
+
+    def work(tell):
+        while tell(len(told), 0):
+            told.append(1)
+            time.sleep(0.01)
+
+    running = watched(work, threading.Event())
+    next(running)
+    running.close()
+    count = len(told)
+    time.sleep(0.05)
+    assert len(told) == count
