@@ -19,7 +19,9 @@ from emotion import hub, media, registry, sampling, video
 from emotion.detectors import MTCNN, Detector
 from emotion.errors import UserError
 from emotion.models.base import ClipInput, FaceInput
+from emotion.models.benet_decode import SceneInput
 from emotion.outputs import Faces, Result, Task
+from emotion.scenes import ScenePredictor
 from emotion.sequences import FaceReader, FaceStream, Follower, hearing, no_faces
 
 BATCH = 32  # faces per forward pass: more brings nothing on a CPU and costs memory
@@ -228,7 +230,8 @@ def analyze(
 ) -> Result:
     """Read every face of a picture or a video; what it is says its content, not its name.
 
-    A model of voice and face reads a film or a sound file, see `ClipPredictor.clip`.
+    A model of voice and face reads a film or a sound file, see `ClipPredictor.clip`; a scene model reads the people of
+    a picture, see `emotion.scenes`.
 
     Args:
         source: path, bytes or open file of either, PIL image or array, see `media.read_image` and `video.decode`.
@@ -245,5 +248,26 @@ def analyze(
         from emotion.clip_predictor import ClipPredictor
 
         return ClipPredictor(model, device=device).clip(source, rate)
-    predictor = FacePredictor(model, which=which, device=device)
+    predictor = of_pictures(model, which, device)
     return predictor.video(source, rate) if media.is_video(source) else predictor.image(source)
+
+
+def of_pictures(
+    model: nn.Module | str | Path, which: str = "all", device: str | torch.device = "cpu"
+) -> FacePredictor | ScenePredictor:
+    """What reads pictures with a model: of faces or of whole scenes, as its input says.
+
+    Args:
+        model: registry name, checkpoint folder or loaded model.
+        which: faces; a scene model gives everybody.
+        device: "cpu", "cuda", ...
+
+    Raises:
+        UserError: the checkpoint cannot be loaded or reads neither, or a choice of faces was asked of a scene model.
+    """
+    loaded = model if isinstance(model, nn.Module) else hub.load(model, device)
+    if not isinstance(getattr(loaded.config, "input", None), SceneInput):
+        return FacePredictor(loaded, which=which, device=device)
+    if which != "all":
+        raise UserError(f"a scene model reads everybody: the choice of faces {which!r} has no meaning for it")
+    return ScenePredictor(loaded, device=device)

@@ -120,6 +120,19 @@ class ScenePredictor:
             source=source,
         )
 
+    def video(self, *args: Any, **kwargs: Any) -> Result:
+        """Scene models read pictures.
+
+        Raises:
+            UserError: always.
+        """
+        raise UserError(f"{self.name or 'a scene model'} reads pictures, not videos: save frames of it first")
+
+    @property
+    def nothing(self) -> dict[str, Task]:
+        """The model's tasks with zero rows."""
+        return decode.tasks(np.zeros((0, self.model.config.outputs), np.float32), self.model.config)
+
     def maps(self, picture: Any, emotions: Sequence[str] | None = None, longest: int = 1024) -> SceneMaps:
         """The detection heatmap and emotion maps of one picture.
 
@@ -131,15 +144,28 @@ class ScenePredictor:
         Raises:
             UserError: the model has no such emotion.
         """
+        chosen = self._chosen(emotions)
+        ((_, (frame,), merged),) = self._run([picture])
+        return self._maps(frame, merged, chosen, longest)
+
+    def image_and_maps(self, picture: Any, source: str = "", longest: int = 1024) -> tuple[Result, SceneMaps]:
+        """What `image` and `maps` (of all emotions) give, from one pass."""
+        ((_, (frame,), merged),) = self._run([picture])
+        ((faces, tasks),) = decode.people(merged, [frame], self.model.config, self.options)
+        return self._result(frame, faces, tasks, source), self._maps(frame, merged, self._chosen(None), longest)
+
+    def _chosen(self, emotions: Sequence[str] | None) -> tuple[str, ...]:
         known = tuple(name for names in self.model.labels.values() for name in names)
-        chosen = tuple(emotions) if emotions is not None else known
-        for name in chosen:
+        for name in emotions or ():
             if name not in known:
                 raise UserError(f"{self.name or 'the model'} has no map {name!r}; it has: {', '.join(known)}")
-        ((_, (frame,), merged),) = self._run([picture])
+        return known if emotions is None else tuple(emotions)
+
+    def _maps(self, frame: decode.Frame, merged: decode.Merged, chosen: tuple[str, ...], longest: int) -> SceneMaps:
         width, height = frame.source
         shrink = min(1.0, longest / max(width, height))
         size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
+        known = self._chosen(None)
         index = torch.tensor([known.index(name) for name in chosen], dtype=torch.long, device=merged["bu"].device)
         maps = _aligned(merged["bu"][:, index], frame, size)
         heatmap = _aligned(merged["heatmap"], frame, size)[0] if "heatmap" in merged else None

@@ -23,7 +23,8 @@ from emotion.draw import overlay
 from emotion.errors import UserError
 from emotion.media import FORMATS, VIDEO_SUFFIXES, is_video, read_image, save_image
 from emotion.outputs import Faces, Result, Task
-from emotion.predict import FacePredictor
+from emotion.predict import FacePredictor, of_pictures
+from emotion.scenes import ScenePredictor
 
 BATCH = 16  # pictures that are read and searched for faces together,
 ANNOTATED = (".png", ".mp4")  # what drawings are stored as
@@ -64,9 +65,9 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError("--export and --details write files: say where with -o DIR")
 
 
-def _predictor(args: argparse.Namespace) -> FacePredictor:
+def _predictor(args: argparse.Namespace) -> FacePredictor | ScenePredictor:
     """The model, when it can give all that was asked for."""
-    predictor = FacePredictor(args.model, which=args.faces, device=checked_device(args.device))
+    predictor = of_pictures(args.model, args.faces, checked_device(args.device))
     nothing = Result(predictor.name, (1, 1), np.zeros(0), np.zeros(0), Faces.empty(), predictor.nothing)
     for form in args.export:
         exports.files(form, nothing, "x")
@@ -74,7 +75,7 @@ def _predictor(args: argparse.Namespace) -> FacePredictor:
 
 
 def _films(
-    predictor: FacePredictor, paths: list[Path], args: argparse.Namespace, stems: dict[Path, str]
+    predictor: FacePredictor | ScenePredictor, paths: list[Path], args: argparse.Namespace, stems: dict[Path, str]
 ) -> tuple[int, bool]:
     """Read videos; returns how many cannot be read, and whether the user stopped."""
     unreadable = 0
@@ -88,7 +89,9 @@ def _films(
     return unreadable, False
 
 
-def _pictures(predictor: FacePredictor, paths: list[Path], args: argparse.Namespace, stems: dict[Path, str]) -> int:
+def _pictures(
+    predictor: FacePredictor | ScenePredictor, paths: list[Path], args: argparse.Namespace, stems: dict[Path, str]
+) -> int:
     """Read pictures; returns how many cannot be read."""
     failed = 0
     for pictures, unreadable in _batches(paths):
@@ -186,11 +189,12 @@ def _save(result: Result, picture: np.ndarray, args: argparse.Namespace, stem: s
 
 def _lines(result: Result) -> list[RenderableType]:
     """What is printed for one picture."""
-    count = {0: "no face found", 1: "1 face"}.get(len(result), f"{len(result)} faces")
+    one, many = ("person", "people") if "emotions" in result.tasks else ("face", "faces")
+    count = {0: f"no {one} found", 1: f"1 {one}"}.get(len(result), f"{len(result)} {many}")
     head = f"{result.source}  {result.size[0]} x {result.size[1]} pixels, {count}"
     if not len(result):
         return [head, *result.notes]
-    columns = [("face", [str(i + 1) for i in range(len(result))])]
+    columns = [(one, [str(i + 1) for i in range(len(result))])]
     columns += [("box", [" ".join(f"{v:.0f}" for v in box) for box in result.faces.boxes])]
     columns += [column for name, task in result.tasks.items() for column in _columns(name, task)]
     faces = table(*(header for header, _ in columns))
@@ -214,7 +218,8 @@ def _columns(name: str, task: Task) -> Iterator[tuple[str, list[str]]]:
         spread = task.uncertainty.get("total", task.uncertainty.get("epistemic"))
         for k, label in enumerate(task.labels):
             ends = [""] * len(task.values) if spread is None else [f" ± {s:.2f}" for s in spread[:, k]]
-            yield label, [f"{v:+.2f}{end}" for v, end in zip(task.values[:, k], ends)]
+            sign = "" if name == "vad" else "+"  # scenes' values lie in [0, 1], faces' in [-1, 1]
+            yield label, [f"{v:{sign}.2f}{end}" for v, end in zip(task.values[:, k], ends)]
 
 
 def checked_device(name: str) -> str:
