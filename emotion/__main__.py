@@ -80,6 +80,8 @@ def _predictions(command: Callable[..., argparse.ArgumentParser]) -> None:
         "draw beside the picture or film what every branch says of the biggest face, and valence and arousal as curves"
     )
     sub.add_argument("--details", action="store_true", help=text)
+    text = "for videos also a film of the biggest face with bars of action units and expressions, and affect over time"
+    sub.add_argument("--dashboard", action="store_true", help=text)
     _video_options(sub)
     sub.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps ...; default: %(default)s")
 
@@ -154,10 +156,10 @@ def _data(command: Callable[..., argparse.ArgumentParser]) -> None:
     text = "of ckplus, haar as in the paper; default: %(default)s"
     sub.add_argument("--detector", choices=("mtcnn", "haar", "dlib"), default="mtcnn", help=text)
 
-    text = "cut the aligned face out of every frame of videos"
-    more = "For every video a folder of numbered pictures and keypoints.csv; folders that have files are left alone."
+    text = "cut the aligned face out of every frame of videos, or of folders of frames"
+    more = "For every film a folder of numbered pictures and keypoints.csv; folders that have files are left alone."
     sub = command("align", "align:run", text, more)
-    sub.add_argument("source", type=Path, metavar="PATH", help="a video, or a folder with videos (and sub-folders)")
+    sub.add_argument("source", type=Path, metavar="PATH", help="a video, or a folder with videos or frames")
     sub.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="where the folders go")
     sub.add_argument("--size", type=int, default=112, help="side of the faces in pixels; default: %(default)s")
     sub.add_argument("--no-rotation", action="store_true", help="leave the eyes as they are")

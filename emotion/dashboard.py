@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -16,6 +17,9 @@ from emotion import alignment, draw
 from emotion.labels import ACTION_UNIT_NAMES
 from emotion.outputs import Result, Task
 from emotion.video import Video, VideoWriter, decode, probe
+
+if TYPE_CHECKING:
+    from emotion.predict import Progress
 
 SIZE = (1920, 1080)
 PAGE = 16.0  # seconds of valence and arousal that are visible at once
@@ -148,19 +152,27 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.load_default(size)
 
 
-def write_film(result: Result, source: Video, path: str | Path) -> None:
+def write_film(
+    result: Result, source: Video, path: str | Path, until: float = np.inf, progress: Progress | None = None
+) -> None:
     """An MP4 film of dashboards with the source's sound; a frame that was not analysed shows the last that was.
 
     Args:
         result: of the film.
         source: the film, see `emotion.video.decode`.
         path: of the new film.
+        until: it ends after this second.
+        progress: as in `FacePredictor.video`; the film ends where it returns False.
 
     Raises:
         UserError: the source cannot be read or the film cannot be written.
     """
-    board = Dashboard(result)
-    with VideoWriter(path, probe(source).rate, sound=source) as film:
+    board, info = Dashboard(result), probe(source)
+    with VideoWriter(path, info.rate, sound=source if info.sound else None) as film:
         for seconds, picture in decode(source):
+            if seconds > until:
+                break
             frame = int(np.searchsorted(result.timestamps, seconds + 1e-6, side="right")) - 1
             film.write(board(max(frame, 0), picture), seconds)
+            if progress is not None and progress(seconds, min(info.seconds, until)) is False:
+                break

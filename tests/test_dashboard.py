@@ -73,7 +73,7 @@ def fake_detector(pictures: list[np.ndarray]) -> list[Faces]:
 
 
 def test_align(film: Path, tmp_path: Path) -> None:
-    frames, found = align.align_video(film, tmp_path / "clip", fake_detector, size=32)
+    frames, found = align.align_film(film, tmp_path / "clip", fake_detector, size=32)
     assert (frames, found) == (6, 4)
     names = sorted(p.name for p in (tmp_path / "clip").glob("*.jpg"))
     assert names == [f"{i:06d}.jpg" for i in range(1, 5)]
@@ -84,3 +84,25 @@ def test_align(film: Path, tmp_path: Path) -> None:
     assert rows[0]["left_eye"] == "(20, 20)"
     assert rows[0]["mouth_right"] == "(38, 42)"
     assert rows[5]["nose"] == "(0, 0)"
+
+
+def test_align_folder_of_frames(tmp_path: Path) -> None:
+    """Frames keep their numbers; folders without pictures are no films."""
+    (tmp_path / "films" / "empty").mkdir(parents=True)
+    for number, level in ((3, 40), (10, 200), (7, 40)):
+        path = tmp_path / "films" / "a" / f"shot_{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        media.save_image(np.full((64, 64, 3), level, np.uint8), path)
+    assert align.find_films(tmp_path / "films") == [tmp_path / "films" / "a"]
+    assert align.align_film(tmp_path / "films" / "a", tmp_path / "out", fake_detector, size=32) == (3, 2)
+    assert sorted(p.name for p in (tmp_path / "out").glob("*.jpg")) == ["000003.jpg", "000007.jpg"]
+    with (tmp_path / "out" / "keypoints.csv").open() as file:
+        assert [(r["frame"], r["detect"]) for r in csv.DictReader(file)] == [("3", "1"), ("7", "1"), ("10", "0")]
+
+
+def test_film_of_the_command(film: Path, tmp_path: Path) -> None:
+    """`analyze --dashboard` also where there is no face."""
+    from emotion.__main__ import main
+
+    assert main(["analyze", str(film), "-o", str(tmp_path), "--dashboard", "--fps", "all"]) == 0
+    assert probe(tmp_path / "clip.dashboard.mp4").frames == 6

@@ -1,4 +1,4 @@
-"""`python -m emotion align`: the aligned faces of videos as pictures, with their landmarks, in the FG-2020 manner."""
+"""`python -m emotion align`: aligned faces of videos or folders of frames, with landmarks, as FG-2020 has them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from emotion import media
+from emotion import exports, media
 from emotion.alignment import five_point_crop
 from emotion.cli.console import report, show
+from emotion.cropped import SUFFIXES, crop_files
 from emotion.detectors import Detector, detector
 from emotion.errors import UserError
 from emotion.video import decode
@@ -20,24 +21,25 @@ from emotion.video import decode
 BATCH = 8  # frames that are searched for faces together
 COLUMNS = ("frame", "detect", "nose", "mouth_right", "right_eye", "left_eye", "mouth_left")
 ORDER = (2, 4, 1, 0, 3)  # of the columns, among our landmarks
+Numbered = tuple[int, np.ndarray]
 
 
 def run(args: argparse.Namespace) -> int:
-    """The command. Videos whose folder has files already are left out; a broken one is reported, the rest goes on."""
+    """The command. Films whose folder has files already are left out; a broken one is reported, the rest goes on."""
     if args.size < 1:
         raise UserError(f"--size must be at least 1 pixel, not {args.size}")
     root = args.source if args.source.is_dir() else args.source.parent
-    videos = sorted(p for p in root.rglob("*") if media.is_video(p)) if args.source.is_dir() else [args.source]
-    if not videos:
-        raise UserError(f"no videos in {args.source}")
+    films = find_films(root) if args.source.is_dir() else [args.source]
+    if not films:
+        raise UserError(f"no videos and no frames in {args.source}")
     find, failed = detector("mtcnn", device=args.device), 0
-    for path in videos:
-        folder = args.output / path.relative_to(root).with_suffix("")
+    for path in films:
+        folder = args.output / (path if path.is_dir() else path.with_suffix("")).relative_to(root)
         if folder.is_dir() and any(folder.iterdir()):
             show(f"{path.name}: {folder} has files already, left as it is")
             continue
         try:
-            frames, found = align_video(path, folder, find, args.size, level=not args.no_rotation)
+            frames, found = align_film(path, folder, find, args.size, level=not args.no_rotation)
         except UserError as error:
             report(error)
             failed += 1
@@ -46,14 +48,37 @@ def run(args: argparse.Namespace) -> int:
     return 2 if failed else 0
 
 
-def align_video(path: Path, folder: Path, find: Detector, size: int = 112, level: bool = True) -> tuple[int, int]:
-    """Write `<frame>.jpg` (six digits from 1) for frames with a face, and keypoints.csv with a row for every frame.
+def find_films(root: Path) -> list[Path]:
+    """The videos in a folder and those below it; where there are none, the folders that hold pictures."""
+    below = sorted(root.rglob("*"))
+    folders = [p for p in (root, *below) if p.is_dir()]
+    videos = [p for p in below if p.is_file() and media.is_video(p)]
+    return videos or [p for p in folders if any(f.suffix.lower() in SUFFIXES for f in p.iterdir())]
+
+
+def numbered_frames(film: Path) -> Iterator[Numbered]:
+    """Frames of a video, counted from 1; or the pictures of a folder, by the numbers in their names where all have one.
+
+    Raises:
+        UserError: something cannot be read.
+    """
+    if not film.is_dir():
+        yield from enumerate((picture for _, picture in decode(film)), start=1)
+        return
+    files = crop_files(film)
+    numbered = all(p.stem.rpartition("_")[2].isdecimal() for p in files)
+    for count, path in enumerate(files, start=1):
+        yield (exports.frame_number(path) if numbered else count), media.read_image(path)
+
+
+def align_film(film: Path, folder: Path, find: Detector, size: int = 112, level: bool = True) -> tuple[int, int]:
+    """Write `<frame>.jpg` (six digits) for frames with a face, and keypoints.csv with a row for every frame.
 
     Of several faces the one with the highest confidence is taken. In the table, points are "(x, y)" in pixels of the
     video, zeros where there is no face; left and right are as seen in the picture.
 
     Args:
-        path: the video.
+        film: a video, or a folder of pictures, see `numbered_frames`.
         folder: created.
         find: a detector that gives landmarks.
         size: side of the faces in pixels.
@@ -63,13 +88,13 @@ def align_video(path: Path, folder: Path, find: Detector, size: int = 112, level
         Number of frames, and of those with a face.
 
     Raises:
-        UserError: the video cannot be read.
+        UserError: the film cannot be read.
     """
-    frames, rows = (picture for _, picture in decode(path)), []
-    for pictures in _batches(frames, BATCH):
+    rows: list[list[object]] = []
+    for batch in _batches(numbered_frames(film), BATCH):
         folder.mkdir(parents=True, exist_ok=True)
-        for picture, faces in zip(pictures, find(pictures)):
-            number, points = len(rows) + 1, np.zeros((5, 2))
+        for (number, picture), faces in zip(batch, find([picture for _, picture in batch])):
+            points = np.zeros((5, 2))
             if len(faces):
                 points = faces.landmarks[int(faces.scores.argmax())]
                 media.save_image(five_point_crop(picture, points, size, level), folder / f"{number:06d}.jpg")
@@ -79,6 +104,6 @@ def align_video(path: Path, folder: Path, find: Detector, size: int = 112, level
     return len(rows), sum(row[1] for row in rows)
 
 
-def _batches(frames: Iterator[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:
+def _batches(frames: Iterator[Numbered], size: int) -> Iterator[list[Numbered]]:
     while batch := list(islice(frames, size)):
         yield batch

@@ -15,7 +15,7 @@ import numpy as np
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from emotion import draw, exports, film, panels, timeline
+from emotion import dashboard, draw, exports, film, panels, timeline
 from emotion.cli.console import show, table
 from emotion.errors import UserError
 from emotion.outputs import Result, write_file
@@ -131,6 +131,8 @@ def _draw(path: Path, result: Result, args: argparse.Namespace, out: Path, stopp
     until = float(result.timestamps[-1]) if stopped else np.inf
     film.annotate(path, result, out, smoothing, until, bar, beside=panels.Details() if args.details else None)
     panels.curves(result, out.with_suffix(".curves.png"))
+    if args.dashboard:
+        dashboard.write_film(result, path, out.with_suffix(".dashboard.mp4"), until, bar)
 
 
 def _lines(result: Result) -> list[RenderableType]:
