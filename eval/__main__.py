@@ -82,8 +82,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--results", type=Path, action="append", default=[], metavar="DIR", help="further result files")
 
     sub = command("bench", "bench:run", "speed and size of models on this machine")
-    sub.add_argument("models", nargs="*", metavar="NAME|FOLDER", help="default: the bundled ones")
+    sub.add_argument("models", nargs="*", metavar="NAME|FOLDER", help="default: every registered one")
     sub.add_argument("--seconds", type=float, default=2.0, help="time per figure; default: %(default)s")
+    sub.add_argument("--device", default="cpu", help="cpu, cuda, mps ...; default: %(default)s")
     sub.add_argument("--out", type=Path, default=results.FOLDER / "speed", metavar="DIR", help="default: %(default)s")
     return parser
 

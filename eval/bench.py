@@ -3,79 +3,111 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import datetime
 import json
 import resource
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from emotion import hub, registry
+from emotion import hub, media, registry
 from emotion.cli.console import report, show, table
 from emotion.errors import UserError
-from emotion.models.base import multiply_adds
+from emotion.models import benet_decode as decode
+from emotion.models.base import ClipInput, FaceInput, multiply_adds
+from emotion.predict import FacePredictor
 from emotion.provenance import commit, machine, versions
+from emotion.scenes import ScenePredictor
+from emotion.video import VideoWriter
+from eval.architectures import untrained
 from eval.results import file_name, replace_file
-from eval.runner import check
 from eval.speed import SpeedResult
 
 BATCHES = (1, 8, 32)
+CROWDS = (1, 5, 20)  # people in a photo
+PHOTO, FILM = (1280, 960), (640, 480)
+FRAMES, FPS = 16, 25  # of the film
+FACE = Path(media.__file__).parent / "ui" / "examples" / "synthetic.png"
+
+KINDS = {FaceInput: "faces", ClipInput: "clips", decode.SceneInput: "scenes"}
+Call = Callable[[], object]
 
 
 def run(args: argparse.Namespace) -> int:
-    """`bench`: one result file per model that reads single faces, and a table."""
-    names = args.models or [name for name, entry in registry.entries().items() if entry.bundled]
-    rows = table("model", "parameters", "MACs", "ms, 1 face", "faces/s, 8", "faces/s, 32", "peak memory")
-    failed = 0
+    """`bench`: one result file per model, and a table."""
+    names = args.models or list(registry.entries())
+    rows = table("model", "weights", "parameters", "MACs", *_COLUMNS)
+    failed, done = 0, {}
     for name in names:
         try:
-            found = measure(name, args.seconds)
+            model, weights = _model(name, args.device)
+            known = done.get(model.config)  # networks of one config cost the same
+            found = measure(model, args.seconds, args.device) if known is None else known
         except UserError as error:
             report(error)
             failed += 1
             continue
+        done[model.config] = found
+        found = dataclasses.replace(found, model=model.card.name if weights == "trained" else name, weights=weights)
         text = json.dumps(dataclasses.asdict(found), indent=1) + "\n"
-        replace_file(
-            args.out / f"{file_name(found.model, found.device, f'{found.threads}-threads')}.json", text.encode()
-        )
-        f = found.figures
-        rows.add_row(
-            found.model,
-            f"{found.parameters / 1e6:.2f} M",
-            f"{found.multiply_adds / 1e6:.0f} M",
-            f"{f['ms_1']:.1f}",
-            f"{f['images_per_second_8']:.0f}",
-            f"{f['images_per_second_32']:.0f}",
-            f"{f['peak_memory_mb']:.0f} MB",
-        )
-    show(rows, f"{machine()}, {torch.get_num_threads()} threads")
+        path = args.out / f"{file_name(found.model, found.device, f'{found.threads}-threads')}.json"
+        replace_file(path, text.encode())
+        cells = (f"{found.figures[key]:.4g}" if key in found.figures else "" for key in _COLUMNS.values())
+        macs = f"{found.multiply_adds / 1e6:.0f} M"
+        rows.add_row(found.model, weights, f"{found.parameters / 1e6:.2f} M", macs, *cells)
+    show(rows, f"{machine()}, {torch.get_num_threads()} threads, {args.device}")
     return 2 if failed else 0
 
 
-def measure(name: str | Path, seconds: float) -> SpeedResult:
-    """Network and decoding of face crops that are in memory; the median of as many calls as fit into `seconds`.
+_COLUMNS = {
+    "ms, 1": "ms_1",
+    "per s, 8": "images_per_second_8",
+    "per s, 32": "images_per_second_32",
+    "ms, photo of 1": "photo_1_ms",
+    "of 5": "photo_5_ms",
+    "of 20": "photo_20_ms",
+    "video, fps": "video_fps",
+    "peak MB": "peak_memory_mb",
+}
 
-    Raises:
-        UserError: the model cannot be loaded or does not read single faces.
-    """
-    model = hub.load(name)
-    check(model)
-    size = model.config.input.size
-    times = {n: _median(_call(model, np.zeros((n, *size, 3), np.uint8)), seconds) for n in BATCHES}
-    figures = {"ms_1": 1000 * times[1]} | {f"images_per_second_{n}": n / times[n] for n in BATCHES[1:]}
+
+def _model(name: str, device: str) -> tuple[nn.Module, str]:
+    """A model with its weights, or a registered one whose weights are not here with random ones."""
+    entry = registry.entries().get(name)
+    if entry is not None and not entry.bundled and (model := untrained(name)) is not None:
+        return model.to(device), "random"
+    return hub.load(name, device), "trained"
+
+
+def measure(model: nn.Module, seconds: float, device: str = "cpu") -> SpeedResult:
+    """Medians of as many calls as fit into `seconds` per figure, after one that does not count."""
+    _forget_peak()
+    figures = _network(model, seconds, device)
+    spec = getattr(model.config, "input", None)
+    if isinstance(spec, FaceInput):
+        figures |= _faces(FacePredictor(model, device=device), seconds)
+    elif isinstance(spec, decode.SceneInput):
+        options = decode.Decoding(people=CROWDS[-1])  # maps of random weights are full of people
+        predictor = ScenePredictor(model, options=options, device=device)
+        figures |= {f"photo_{n}_ms": 1000 * _median(_of(predictor.image, photo(n)), seconds) for n in CROWDS}
+    figures["peak_memory_mb"] = _peak_memory()
     return SpeedResult(
-        model=model.card.name,
+        model=getattr(getattr(model, "card", None), "name", ""),
+        reads=KINDS.get(type(spec), "sound"),
         parameters=sum(p.numel() for p in model.parameters()),
-        multiply_adds=multiply_adds(model),
-        figures={k: round(v, 3) for k, v in figures.items()} | {"peak_memory_mb": round(_peak_memory(), 1)},
+        multiply_adds=multiply_adds(model.cpu()),
+        figures={k: round(v, 3) for k, v in figures.items()},
         machine=machine(),
-        device="cpu",
+        device=device,
         threads=torch.get_num_threads(),
         date=datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
         commit=commit(),
@@ -83,27 +115,94 @@ def measure(name: str | Path, seconds: float) -> SpeedResult:
     )
 
 
-def _call(model: nn.Module, crops: np.ndarray) -> Callable[[], object]:
-    def call() -> object:
-        with torch.inference_mode():
-            return model.decode(model(model.config.input.tensor(crops)))
+def _network(model: nn.Module, seconds: float, device: str) -> dict[str, float]:
+    """The network, and decoding where that needs nothing but what the network gives."""
+    decodes = not isinstance(getattr(model.config, "input", None), decode.SceneInput)
+    times = {}
+    for n in BATCHES:
+        batch = _batch(model, n, device)
 
-    return call
+        def call(batch: Any = batch) -> None:
+            with torch.inference_mode():
+                out = model(batch)
+                if decodes:
+                    model.decode(out)
+            if device.startswith("cuda"):
+                torch.cuda.synchronize()
+
+        times[n] = _median(call, seconds)
+    return {"ms_1": 1000 * times[1]} | {f"images_per_second_{n}": n / times[n] for n in BATCHES[1:]}
 
 
-def _median(call: Callable[[], object], seconds: float) -> float:
-    """Median seconds of one call, after one that does not count; at least three are made."""
+def _batch(model: nn.Module, n: int, device: str) -> Any:
+    """`n` inputs: black faces, or copies of the model's example."""
+    spec, example = getattr(model.config, "input", None), model.example()
+    if isinstance(spec, FaceInput):
+        return spec.tensor(np.zeros((n, *spec.size, 3), np.uint8)).to(device)
+    single = torch.is_tensor(example)
+    parts = [x.expand(n, *x.shape[1:]).contiguous().to(device) for x in ([example] if single else example)]
+    return parts[0] if single else type(example)(*parts)
+
+
+def _faces(predictor: FacePredictor, seconds: float) -> dict[str, float]:
+    """Whole photos and a film: finding faces included."""
+    figures = {f"photo_{n}_ms": 1000 * _median(_of(predictor.image, photo(n)), seconds) for n in CROWDS}
+    with tempfile.TemporaryDirectory() as folder:
+        film = Path(folder) / "film.mp4"
+        with VideoWriter(film, FPS) as writer:
+            for k in range(FRAMES):
+                writer.write(photo(1, FILM), k / FPS)
+        figures["video_fps"] = FRAMES / _median(lambda: predictor.video(film, rate="all"), seconds)
+    return figures
+
+
+def photo(people: int, size: tuple[int, int] = PHOTO) -> np.ndarray:
+    """A picture uint8 [H, W, 3] with so many equal faces, side by side on grey.
+
+    Raises:
+        ValueError: they do not fit in.
+    """
+    tile, (width, height) = media.read_image(FACE), size
+    picture = np.full((height, width, 3), 128, np.uint8)
+    columns = width // tile.shape[1]
+    if people > columns * (height // tile.shape[0]):
+        raise ValueError(f"{people} faces of {tile.shape[1]} x {tile.shape[0]} do not fit into {width} x {height}")
+    for k in range(people):
+        y, x = k // columns * tile.shape[0], k % columns * tile.shape[1]
+        picture[y : y + tile.shape[0], x : x + tile.shape[1]] = tile
+    return picture
+
+
+def _of(function: Callable[[np.ndarray], object], picture: np.ndarray) -> Call:
+    return lambda: function(picture)
+
+
+def _median(call: Call, seconds: float) -> float:
+    """Median seconds of one call after one that does not count: of three at least, or of one that takes too long."""
     call()
     taken: list[float] = []
     end = time.perf_counter() + seconds
-    while len(taken) < 3 or time.perf_counter() < end:
+    while not taken or time.perf_counter() < end or (len(taken) < 3 and taken[0] < seconds):
         start = time.perf_counter()
         call()
         taken.append(time.perf_counter() - start)
     return float(np.median(taken))
 
 
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def _forget_peak() -> None:
+    """Let the peak of memory start anew, where the system can (Linux); elsewhere it is that of all models so far."""
+    with contextlib.suppress(OSError):
+        _CLEAR.write_text("5")
+
+
 def _peak_memory() -> float:
-    """Largest memory of this process so far, in MB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1e6 if sys.platform == "darwin" else 1e3)
+    """Largest memory of this process since `_forget_peak`, in MB."""
+    try:
+        line = next(row for row in _STATUS.read_text().splitlines() if row.startswith("VmHWM"))
+        return float(line.split()[1]) * 1024 / 1e6
+    except (OSError, StopIteration):
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak / (1e6 if sys.platform == "darwin" else 1e3)

@@ -29,7 +29,7 @@ class Row:
     """One line of a table.
 
     `origin` is a citation (reported) or the commit and date (measured); `command` is what measures it again,
-    `risk` and `per_label` are as in `results.TaskResult`.
+    `risk` and `per_label` are as in `results.TaskResult`; `checkpoint` names the registered model behind the row.
     """
 
     model: str
@@ -43,6 +43,7 @@ class Row:
     licence: str = ""
     weights: str = ""
     command: str = ""
+    checkpoint: str = ""
     risk: tuple[float, ...] = ()
     per_label: dict[str, dict[str, float]] = field(default_factory=dict)
 
@@ -141,7 +142,8 @@ def tables_of(folders: list[Path], track: str | None = None) -> tuple[list[Table
                 found.setdefault(_key(table), table).rows.append(_row(result, spec.task))
     speeds, broken = read_speed(folders)
     for speed in speeds:
-        table = Table("speed", "", "", f"{speed.machine}, {speed.threads} thread(s), {speed.device}", "ms_1")
+        place = f"{speed.machine}, {speed.threads} thread(s), {speed.device}"
+        table = Table("speed", speed.reads, "", place, main_metric("speed", ""))
         found.setdefault(_key(table), table).rows.append(_speed_row(speed))
     order = list(TRACKS)
     chosen = [t for t in found.values() if track in (None, t.track)]
@@ -169,6 +171,7 @@ def _row(result: Result, task: str) -> Row:
         licence=model.licence,
         weights=model.weights,
         command=run.command,
+        checkpoint=model.name,
         risk=found.risk,
         per_label=found.per_label,
     )
@@ -177,7 +180,17 @@ def _row(result: Result, task: str) -> Row:
 def _speed_row(speed: SpeedResult) -> Row:
     figures = {name: Figure(value) for name, value in speed.figures.items()}
     origin = f"{speed.date}, commit {speed.commit}"
-    return Row(speed.model, True, figures, origin, parameters=speed.parameters, multiply_adds=speed.multiply_adds)
+    return Row(
+        model=speed.model,
+        measured=True,
+        figures=figures,
+        origin=origin,
+        note="random weights" if speed.weights == "random" else "",
+        parameters=speed.parameters,
+        multiply_adds=speed.multiply_adds,
+        command=f"python -m eval bench {speed.model} --device {speed.device}",
+        checkpoint=speed.model,
+    )
 
 
 # -- published figures ------------------------------------------------------------------------------------------------
@@ -240,6 +253,7 @@ def _reported_row(row: dict[str, Any], given: ReportedTable, where: str) -> Row:
         origin=source,
         note=row.get("note", ""),
         command=_command(row.get("checkpoint", ""), given),
+        checkpoint=row.get("checkpoint", ""),
         per_label={k: {label: _scaled(v, given) for label, v in column.items()} for k, column in per_label.items()},
     )
 

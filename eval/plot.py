@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 from eval.leaderboard import Row, Table
 from eval.results import COVERAGES
@@ -25,17 +26,30 @@ def drawings(table: Table, tables: list[Table]) -> str:
 
 
 def accuracy_against_speed(table: Table, tables: list[Table]) -> str:
-    """The measured rows of a table whose speed was measured, all on one machine, or "" where these are fewer than two.
+    """Rows whose network's speed was measured, all on one machine, or "" where these are fewer than two.
 
-    Of several machines, the one that most of the models were measured on is taken.
+    Reported rows are hollow. Of several machines, the one that most of the models were measured on is taken.
     """
-    rows = [row for row in table.rows if row.measured and table.main in row.figures]
-    best: list[tuple[str, float, float]] = []
+    rows = [row for row in table.rows if row.checkpoint and table.main in row.figures]
+    best: list[Point] = []
     for speeds in (t for t in tables if t.track == "speed" and table.track != "speed"):
-        times = {r.model: r.figures["ms_1"].value for r in speeds.rows if "ms_1" in r.figures}
-        points = [(r.model, times[r.model], r.figures[table.main].value) for r in rows if r.model in times]
+        times = {r.model: r.figures[speeds.main].value for r in speeds.rows if speeds.main in r.figures}
+        points = [
+            Point(row.model, times[row.checkpoint], row.figures[table.main].value, row.measured)
+            for row in rows
+            if row.checkpoint in times
+        ]
         best = max(best, points, key=len)
-    return _scatter(best, "milliseconds per face", table.main) if len(best) > 1 else ""
+    return _scatter(best, "milliseconds each", table.main) if len(best) > 1 else ""
+
+
+class Point(NamedTuple):
+    """A model in a drawing of what it gives against what it costs."""
+
+    name: str
+    cost: float
+    gain: float
+    measured: bool
 
 
 def risk_coverage(table: Table) -> str:
@@ -64,19 +78,22 @@ def _risk_in_words(row: Row) -> str:
     return f"{row.model}: error {row.risk[-1]:.4f} of all answers, {half:.4f} of the surest half"
 
 
-def _scatter(points: list[tuple[str, float, float]], across: str, up: str) -> str:
+def _scatter(points: list[Point], across: str, up: str) -> str:
     """Points with their names, and the line of those that no other beats; the horizontal axis is logarithmic."""
-    xs, ys = [math.log10(x) for _, x, _ in points], [y for *_, y in points]
+    xs, ys = [math.log10(p.cost) for p in points], [p.gain for p in points]
     limits = _limits(xs), _limits(ys)
     place = _place(*limits)
-    parts = _axes(place, *limits, lambda x: f"{10**x:.3g}", f"{across} →, {up} ↑")
+    parts = _axes(place, *limits, lambda x: f"{10**x:.3g}", f"{across} →, {up} ↑ (hollow: reported)")
     front = " ".join("{:.1f},{:.1f}".format(*place(x, y)) for x, y in pareto(xs, ys))
     parts.append(f'<polyline points="{front}" fill="none" stroke="var(--accent)" stroke-dasharray="4 4"/>')
-    for (name, *_), x, y in zip(points, xs, ys):
+    for point, x, y in sorted(zip(points, xs, ys), key=lambda p: -p[2]):
         at_x, at_y = place(x, y)
-        parts.append(f'<circle cx="{at_x:.1f}" cy="{at_y:.1f}" r="4" fill="var(--accent)"/>')
-        parts.append(f'<text x="{at_x + 8:.1f}" y="{at_y + 4:.1f}">{html.escape(name)}</text>')
-    return _svg(parts, "; ".join(f"{name}: {x:.3g} {across}, {up} {y:.4f}" for name, x, y in points))
+        fill = "var(--accent)" if point.measured else "var(--page, transparent)"
+        parts.append(f'<circle cx="{at_x:.1f}" cy="{at_y:.1f}" r="4" fill="{fill}" stroke="var(--accent)"/>')
+        parts.append(f'<text x="{at_x + 8:.1f}" y="{at_y + 4:.1f}">{html.escape(point.name)}</text>')
+    kinds = {True: "", False: " (reported)"}
+    words = (f"{p.name}: {p.cost:.3g} {across}, {up} {p.gain:.4f}{kinds[p.measured]}" for p in points)
+    return _svg(parts, "; ".join(words))
 
 
 def pareto(costs: list[float], gains: list[float]) -> list[tuple[float, float]]:

@@ -23,12 +23,9 @@ LEGEND = (
     "≈: the interval overlaps that of the best measured row. –: no rank, because the deciding figure is missing or the "
     "rows' protocols are unknown. Tables of different protocols must not be compared."
 )
-_SIZES = ("parameters", "multiply_adds")
 
 
-def _number(metric: str, value: float) -> str:
-    if metric in _SIZES:
-        return f"{value / 1e6:.2f} M"
+def _number(value: float) -> str:
     return f"{value:.4f}" if abs(value) <= 3 else f"{value:.1f}"
 
 
@@ -36,10 +33,10 @@ def figure(metric: str, value: Figure | None) -> str:
     """A figure with its interval."""
     if value is None:
         return ""
-    text = _number(metric, value.value)
+    text = _number(value.value)
     if value.low is None:
         return text
-    return f"{text} [{_number(metric, value.low)}, {_number(metric, value.high)}]"
+    return f"{text} [{_number(value.low)}, {_number(value.high)}]"
 
 
 def header(table: Table) -> list[str]:
@@ -67,7 +64,7 @@ def cells(table: Table, row: Row) -> list[str]:
 def _more(table: Table) -> list[tuple[str, Callable[[Row], str]]]:
     """Columns about the models, only where any row fills them."""
     columns: dict[str, Callable[[Row], str]] = {
-        "parameters": lambda r: "" if r.parameters is None else _number("parameters", r.parameters),
+        "parameters": lambda r: "" if r.parameters is None else f"{r.parameters / 1e6:.2f} M",
         "MACs": lambda r: "" if r.multiply_adds is None else f"{r.multiply_adds / 1e6:.0f} M",
         "images/s": lambda r: "" if r.speed is None else f"{r.speed:.0f}",
         "licence": lambda r: r.licence,

@@ -17,15 +17,21 @@ SCHEMA = "emotion-speed/1"
 
 @dataclass(frozen=True)
 class SpeedResult:
-    """What one model costs on one machine.
+    """What one model costs on one machine; figures that make no sense for it are absent.
 
     Attributes:
-        figures: "ms_1" (median milliseconds for one picture), "images_per_second_8" and "_32" (batches),
-            "peak_memory_mb" (of the process); pictures are crops of the network's size, already in memory.
+        reads: what an input is; models of different inputs must not be compared.
+        figures: "ms_1" (median milliseconds for one input: a face, a clip, or a picture of a scene),
+            "images_per_second_8" and "_32" (inputs in batches), all of the network and its decoding alone, with inputs
+            of its size already in memory; "photo_1_ms", "photo_5_ms", "photo_20_ms" (finding and reading everybody in
+            a photo of 1280 x 960 with so many people); "video_fps" (frames per second of a film of 640 x 480 with one
+            face, every frame searched and read, decoding included); "peak_memory_mb" (of the whole process meanwhile).
+        weights: "random" where the trained ones are not here; the time does not depend on them.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
     model: str
+    reads: Literal["faces", "clips", "scenes", "sound"]
     parameters: int
     multiply_adds: int
     figures: dict[str, FiniteFloat]
@@ -35,6 +41,7 @@ class SpeedResult:
     date: str
     commit: str
     versions: dict[str, str]
+    weights: Literal["trained", "random"] = "trained"
     schema: Literal["emotion-speed/1"] = SCHEMA
 
 
