@@ -10,13 +10,13 @@ import pytest
 import torch
 import yaml
 
-from emotion import datasets, hub
+from emotion import datasets, hub, merging
 from emotion.errors import UserError
 from emotion.models.fg2020 import FG2020, fg2020
 from train import fg2020 as training
 from train import fg2020_losses as losses
 from train import recipe as recipes
-from train import sampling
+from train import sampling, thresholds
 from train.__main__ import main
 from train.fg2020_data import TaskBatches, Units, place
 
@@ -221,6 +221,26 @@ def test_balance_command(
     assert plot.stat().st_size > 1000
     assert main(["balance", dataset, str(tmp_path / "nowhere")]) == 2
     assert "error:" in capsys.readouterr().err
+
+
+def test_thresholds_of_a_checkpoint(
+    folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is stored decides as `merging.search_thresholds` says."""
+    hub.save(
+        small(("student_0", "student_1")), "fg2020", tmp_path / "a", hub.Card("tiny.students", "MIT", True), "card"
+    )
+    data = ["--data", str(folders["affwild2_2020"])]
+    assert thresholds.main([str(tmp_path / "a"), *data, "-o", str(tmp_path / "b")]) == 0
+    assert "AU25" in capsys.readouterr().out
+    model = hub.load(tmp_path / "b")
+    samples = datasets.reader("affwild2_2020").load(folders["affwild2_2020"], "valid", "action_units")
+    units = model.decode(training.predict(model, Units([samples], model.config.input, model.labels)))["action_units"]
+    found = merging.search_thresholds(units.values, samples.targets["action_units"])
+    np.testing.assert_array_equal(units.values >= units.thresholds, units.values >= found)
+    assert thresholds.main([str(tmp_path / "a"), "--data", str(folders["expw"]), "--dataset", "expw", "--split", "all",
+                            "-o", str(tmp_path / "c")]) == 2  # fmt: skip
+    assert "no action units" in capsys.readouterr().err
 
 
 def test_students_need_a_teacher(folders: dict[str, Path], tmp_path: Path) -> None:

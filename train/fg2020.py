@@ -284,6 +284,21 @@ def _start_cnns(model: FG2020, other: nn.Module) -> None:
         cnn.load_state_dict({k: given[k] for k in wanted})
 
 
+def tune(model: FG2020, data: Units, logits: dict[str, Tensor] | None = None) -> None:
+    """Set the thresholds of the members' merged action units by `merging.search_thresholds`.
+
+    Args:
+        model: its `config` is replaced.
+        data: labelled pictures.
+        logits: what `predict` gives for them, if known already.
+    """
+    units = model.decode(predict(model, data) if logits is None else logits)["action_units"]
+    found = merging.search_thresholds(units.values, data.truth()["action_units"]).astype(np.float32)
+    for _ in range(2):  # scores from the threshold on are positive here, above it in the model
+        found = np.nextafter(found, np.float32(0))
+    model.config = replace(model.config, thresholds=tuple(map(float, found)))
+
+
 def report(trainee: FG2020Trainee, recipe: Recipe, command: str) -> tuple[hub.Card, str]:
     """Tune an ensemble's thresholds on validation, measure it; returns the card and the model card's text."""
     model, lines = trainee.model.cpu(), []
@@ -291,9 +306,7 @@ def report(trainee: FG2020Trainee, recipe: Recipe, command: str) -> tuple[hub.Ca
     model.load_state_dict({k: v.half().float() if v.is_floating_point() else v for k, v in model.state_dict().items()})
     logits, truth = predict(model, trainee.valid), trainee.valid.truth()
     if len(model.config.members) > 1 and "action_units" in truth:
-        scores = model.decode(logits)["action_units"].values
-        thresholds = merging.search_thresholds(scores, truth["action_units"])
-        model.config = replace(model.config, thresholds=tuple(round(float(t), 8) for t in thresholds))
+        tune(model, trainee.valid, logits)
     measured = figures(model.decode(logits), truth)
     where = ", ".join(dict.fromkeys(f"{p.dataset}/{p.split}" for p in trainee.valid.parts))
     lines += ["", f"### {where} ({len(trainee.valid.order)} faces)", ""]
