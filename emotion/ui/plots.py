@@ -55,12 +55,12 @@ def expression_bars(task: Task, face: int) -> str:
     rows = []
     for k, label in enumerate(task.labels):
         value, winner = float(task.values[face, k]), k == task.choice[face]
-        whisker = ""
+        spread = ""
         if task.members is not None and len(task.members) > 1:
             column = task.members[:, face, k]
-            whisker = whisker(float(column.min()), float(column.max()))
+            spread = whisker(float(column.min()), float(column.max()))
         name = f"<strong>{escape(label)}</strong>" if winner else escape(label)
-        rows.append((name, bar(value, draw.colour(label), whisker, muted=not winner), percent(value)))
+        rows.append((name, bar(value, draw.colour(label), spread, muted=not winner), percent(value)))
     return bar_rows(rows)
 
 
