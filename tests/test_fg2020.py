@@ -48,6 +48,7 @@ TRAINED = ["net_epoch_teacher_id_resnet50.pth", *(f"net_epoch_{s}_id_resnet50.pt
         (TRAINED, {}, STUDENTS[:2]),
         (TRAINED, {"members": "teacher"}, ("teacher",)),
         (TRAINED, {"members": "student_1"}, ("student_1",)),
+        (TRAINED, {"members": "all"}, ("teacher", *STUDENTS[:2])),
         ([f"Multitask-CNN/{n}" for n in TRAINED], {}, STUDENTS[:2]),
         (["pretrained_models/CNN/0.pth", "pretrained_models/CNN/4.pth"], {}, ("student_0", "student_4")),
         (["CNN/0.pth", "CNN_RNN/0.pth"], {"model": "cnn"}, ("student_0",)),

@@ -67,7 +67,7 @@ def read(
     Args:
         source: where the files are.
         model: "cnn", "rnn", or "auto": what the folder holds (for a file: what its names say).
-        members: "students", "teacher", or "student_0" ... of a folder with several.
+        members: "students", "teacher", "all" of them as one ensemble, or "student_0" ..., of a folder with several.
         frames: window of the CNN-RNN: 32 (released), 16 or 8; picks the tuned thresholds.
         size: face size in pixels: 112 (released) or 224.
         crop: how faces are cut, "five_point" (as the original's script) or "openface" (as its interface).
@@ -111,7 +111,8 @@ def assemble(config: FG2020Config, states: dict[str, dict[str, Tensor]], source:
     tensors = {f"cnns.{i}.{k}": v for i, cnn in enumerate(cnns) for k, v in cnn.items()}
     tensors |= {f"temporal.{i}.{k}": v for i, head in enumerate(heads) for k, v in head.items()}
     kind = "fg2020_rnn" if config.frames else "fg2020"
-    tag = "students" if len(states) > 1 else config.members[0]
+    several = "teacher_and_students" if "teacher" in states else "students"
+    tag = several if len(states) > 1 else config.members[0]
     card = hub.Card(
         name=f"{kind}.{tag}",
         licence=LICENCE,
@@ -192,9 +193,9 @@ def find_members(source: Path, model: str, members: str, frames: int) -> dict[st
     """
     if model not in ("auto", *KINDS):
         raise UserError(f"model must be auto, cnn or rnn, not {model!r}")
-    wanted = {"students": STUDENTS, "teacher": ("teacher",)}.get(members, (members,))
+    wanted = {"students": STUDENTS, "teacher": ("teacher",), "all": ("teacher", *STUDENTS)}.get(members, (members,))
     if not set(wanted) <= {"teacher", *STUDENTS}:
-        raise UserError(f"members must be students, teacher or {STUDENTS[0]} ... {STUDENTS[-1]}, not {members!r}")
+        raise UserError(f"members must be students, teacher, all or {STUDENTS[0]} ... {STUDENTS[-1]}, not {members!r}")
     if not is_container(source):
         return {member_of(source) or (wanted[0] if len(wanted) == 1 else "teacher"): None}
     files = [p for p in find_files(source, "*.pth") if not p.name.startswith("opt_")]
