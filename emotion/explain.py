@@ -43,7 +43,7 @@ def grad_cam(model: nn.Module, x: Tensor | tuple[Tensor | None, ...], classes: C
     """Grad-CAM of every branch or member for a batch of faces or clips, in one forward pass.
 
     Args:
-        model: a model with "expression" logits [N, K] or [B, N, K] for N faces or clips, and either
+        model: a model with "expression" logits [N, K] or [B, N, K] for N faces or clips, `decode`, and either
             `saliency(features, classes)`, the maps in closed form for the "features" that `forward(x, features=True)`
             adds to its outputs, or `cam_layers`: the modules, one per member or one for all, whose activations
             [N, C, h, w] (clips: [N T, C, h, w]) the logits are computed from; these maps take a backward pass from
@@ -59,9 +59,10 @@ def grad_cam(model: nn.Module, x: Tensor | tuple[Tensor | None, ...], classes: C
     with torch.inference_mode(False):
         logits, chosen, maps = explained(model, x, classes)
     with torch.no_grad():
-        scores = _stacked(logits["expression"].detach()).float()
-        scores = scores.repeat_interleave(chosen.shape[1] // scores.shape[1], dim=1)
-        probability = scores.softmax(-1).gather(-1, chosen[..., None])[..., 0]
+        task = model.decode({"expression": logits["expression"]})["expression"]
+        spoken = torch.as_tensor(task.values[None] if task.members is None else task.members, device=chosen.device)
+        spoken = spoken.repeat_interleave(chosen.shape[1] // spoken.shape[1], dim=1)
+        probability = spoken.gather(-1, chosen[..., None])[..., 0]
         ensemble = normalise_maps((maps * probability[..., None, None]).mean(0))
     return Maps(
         ensemble=_array(ensemble),

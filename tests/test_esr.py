@@ -55,7 +55,14 @@ def test_published_sizes():
 
 
 def test_impossible_configs():
-    for changes in ({"branches": 0}, {"branch": ()}, {"base": (esr.Block(0),)}, {"decision": "x"}, {"batchnorm": "x"}):
+    for changes in (
+        {"branches": 0},
+        {"branch": ()},
+        {"base": (esr.Block(0),)},
+        {"decision": "x"},
+        {"batchnorm": "x"},
+        {"temperature": 0},
+    ):
         with pytest.raises(ValueError):
             esr.replace(SMALL, **changes)
     with pytest.raises(ValueError, match="level"):
@@ -118,6 +125,16 @@ def test_decoded_values_keep_their_promises():
     assert model.labels.keys() == tasks.keys()
 
 
+def test_temperature_changes_how_sure_and_nothing_else():
+    torch.manual_seed(0)
+    logits = {"expression": torch.randn(4, 50, 8)}
+    plain, sharp = (esr.ESR(esr.replace(SMALL, temperature=t)).decode(logits)["expression"] for t in (1.0, 0.5))
+    np.testing.assert_allclose(plain.members, logits["expression"].softmax(-1), atol=1e-6)
+    np.testing.assert_allclose(sharp.members, (2 * logits["expression"]).softmax(-1), atol=1e-6)
+    assert (sharp.members.argmax(-1) == plain.members.argmax(-1)).all() and (sharp.votes == plain.votes).all()
+    assert (sharp.uncertainty["aleatoric"] < plain.uncertainty["aleatoric"]).all()
+
+
 def test_plurality_and_mean_can_differ_and_ties_go_to_the_lowest_class():
     logits = torch.zeros(3, 2, 8)
     logits[0, 0, 5], logits[1, 0, 5], logits[2, 0, 1] = 0.1, 0.1, 9.0  # two weak votes against one strong
@@ -154,6 +171,9 @@ class OneBranch(nn.Module):
 
     def forward(self, x):
         return {"expression": self.model(x)["expression"][self.index]}
+
+    def decode(self, logits):
+        return self.model.decode({"expression": logits["expression"][None]})
 
 
 @pytest.mark.parametrize("classes", [None, 3, [0, 7, 2, 2]])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -125,3 +127,26 @@ def test_curves_have_a_column_per_stage_and_a_line_per_figure():
     assert [a.get_title() for a in axes] == ["a", "b", "", ""]
     assert [a.get_ylabel() for a in axes] == ["loss", "", "score", ""]
     assert [len(a.lines[0].get_xdata()) for a in axes] == [2, 2, 1, 1]
+
+
+def test_a_temperature_is_fitted_on_one_half_and_told_of_the_other():
+    generator = torch.Generator().manual_seed(0)
+    classes = torch.randint(8, (4000,), generator=generator)
+    said = 2 * torch.nn.functional.one_hot(classes, 8) + torch.randn(3, 4000, 8, generator=generator)
+    truth = torch.distributions.Categorical(logits=said.mean(0) / 0.5)
+    torch.manual_seed(0)
+    temperature, text = esr.calibrated(said.mean(0, keepdim=True), truth.sample().numpy())
+    assert temperature == pytest.approx(0.5, rel=0.05)  # what the labels were drawn with
+    before, after = (float(v) for v in re.findall(r"ECE ([0-9.]+),", text))
+    assert after < 0.03 < before
+
+
+def test_a_calibrated_checkpoint_carries_its_temperature(tmp_path):
+    data = affectnet.fake(tmp_path / "data")
+    recipe = small("esr-affectnet")
+    recipe.rest["calibrate"] = True
+    trainee = esr.assemble(recipe, *([affectnet.load(data, s)] for s in ("train", "valid")))
+    card, text = esr.report(trainee, recipe, "command")
+    hub.save(trainee.model, "esr", tmp_path / "out", card, text)
+    assert hub.load(tmp_path / "out").config.temperature == trainee.model.config.temperature != 1
+    assert f"temperature {trainee.model.config.temperature}, fitted" in text
