@@ -22,7 +22,7 @@ from emotion.models.base import ClipInput, FaceInput
 from emotion.models.benet_decode import SceneInput
 from emotion.outputs import Faces, Result, Task
 from emotion.scenes import ScenePredictor
-from emotion.sequences import FaceReader, FaceStream, Follower, hearing, no_faces
+from emotion.sequences import FaceStream, VideoReader, hearing
 
 BATCH = 32  # faces per forward pass: more brings nothing on a CPU and costs memory
 FRAMES = 16  # of a video that are searched for faces together,
@@ -130,41 +130,22 @@ class FacePredictor:
         info, take = video.probe(source, name), sampling.rule(rate)
         hear, note = hearing(self.model, source, info)
         notes = [note] if note else []
-        reader, follower = FaceReader(self, hear), Follower(self, detect_every)
-        timestamps: list[float] = []
-        found: list[Faces] = []
-        size = (0, 0)
+        reader = VideoReader(self, hear, detect_every)
         try:
             for batch in _batches(video.decode(source, name, take)):
-                for seconds, picture, faces in follower.follow(batch):
-                    reader.add(faces, self.crops(picture, faces), seconds)
-                    timestamps.append(seconds)
-                    found.append(faces)
-                    size = (picture.shape[1], picture.shape[0])
-                reader.read(follower.alive)
-                if progress is not None and progress(timestamps[-1], info.seconds) is False:
-                    notes.append(f"stopped after {timestamps[-1]:.1f} of {info.seconds:.1f} seconds")
+                now = reader.add(batch)
+                if progress is not None and progress(now, info.seconds) is False:
+                    notes.append(f"stopped after {now:.1f} of {info.seconds:.1f} seconds")
                     break
             else:
-                notes += _shortage(timestamps, info)
+                notes += _shortage(reader.timestamps, info)
         except UserError as error:  # broken off: what was read before stands
-            if not timestamps:
+            if not reader.timestamps:
                 raise
-            notes.append(f"broken off after {timestamps[-1]:.1f} seconds: {error}")
-        if not timestamps:
+            notes.append(f"broken off after {reader.timestamps[-1]:.1f} seconds: {error}")
+        if not reader.timestamps:
             raise UserError(f"{name or 'the video'} has no frame that this sampling takes; take more of them")
-        reader.read(alive=())
-        counts = [len(faces) for faces in found]
-        return Result(
-            model=self.name,
-            size=size,
-            timestamps=np.array(timestamps),
-            frame=np.repeat(np.arange(len(found)), counts),
-            faces=Faces.concatenate(found) if sum(counts) else no_faces(),
-            tasks=reader.take(),
-            source=name,
-            notes=tuple(notes if sum(counts) else [*notes, "no face was found in this video"]),
-        )
+        return reader.result(name, notes)
 
     def stream(self, detect_every: int = 1) -> FaceStream:
         """A reader of live frames that keeps tracks and models' states; one for every session."""

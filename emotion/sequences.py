@@ -34,7 +34,8 @@ class FaceReader:
 
     A model of single faces reads all new faces together. A model of sequences (one with a `window`, the number of
     frames it reads together) reads every track on its own, whole windows at a time: how many frames are added between
-    two calls of `read` makes no difference.
+    two calls of `read` makes no difference. (The last frames of a track, which fill no window, are read as a stream's:
+    with EMENet's "lanes" they continue the frames 64 before, in `EMENet.sequence` those of the lanes they lie on.)
 
     Args:
         predictor: whose model reads.
@@ -92,6 +93,52 @@ class FaceReader:
             x = model.config.input.tensor(crops).to(device)
             logits, one.state = model.step(x, one.state, **heard)
             return model.decode(logits)
+
+
+class VideoReader:
+    """Reads the frames of one video, with tracks, and gathers what all of them gave.
+
+    Args:
+        predictor: finds and reads the faces.
+        hear: as in `FaceReader`.
+        detect_every: as in `Follower`.
+
+    Attributes:
+        timestamps: seconds of the frames read so far.
+    """
+
+    def __init__(self, predictor: FacePredictor, hear: Hear | None = None, detect_every: int = 1) -> None:
+        self._predictor, self._reader = predictor, FaceReader(predictor, hear)
+        self._follower = Follower(predictor, detect_every)
+        self.timestamps: list[float] = []
+        self._found: list[Faces] = []
+        self._size = (0, 0)
+
+    def add(self, batch: list[video.Frame]) -> float:
+        """The next frames; returns the seconds of the last."""
+        for seconds, picture, faces in self._follower.follow(batch):
+            self._reader.add(faces, self._predictor.crops(picture, faces), seconds)
+            self.timestamps.append(seconds)
+            self._found.append(faces)
+            self._size = (picture.shape[1], picture.shape[0])
+        self._reader.read(self._follower.alive)
+        return self.timestamps[-1]
+
+    def result(self, source: str, notes: list[str]) -> Result:
+        """Everything, once there are no more frames."""
+        self._reader.read(alive=())
+        counts = [len(faces) for faces in self._found]
+        nobody = replace(Faces.empty(), track_ids=np.zeros(0, np.int64))
+        return Result(
+            model=self._predictor.name,
+            size=self._size,
+            timestamps=np.array(self.timestamps),
+            frame=np.repeat(np.arange(len(counts)), counts),
+            faces=Faces.concatenate(self._found) if sum(counts) else nobody,
+            tasks=self._reader.take(),
+            source=source,
+            notes=tuple(notes if sum(counts) else [*notes, "no face was found in this video"]),
+        )
 
 
 class FaceStream:
@@ -164,11 +211,6 @@ class Follower:
             out.append((seconds, picture, faces))
         self._count += len(batch)
         return out
-
-
-def no_faces() -> Faces:
-    """Nobody, with track ids (none)."""
-    return replace(Faces.empty(), track_ids=np.zeros(0, np.int64))
 
 
 def hearing(model: Any, source: video.Video, info: video.VideoInfo) -> tuple[Hear | None, str]:
