@@ -167,11 +167,27 @@ def test_modality_dropout_keeps_clips_whole(kind: str, copies: int) -> None:
 
 def test_hard_dropout_takes_one_modality_or_none() -> None:
     torch.manual_seed(0)
-    ones = Clips(torch.ones(300, 2, 3), torch.ones(300, 4, 6))
-    out, classes = modality_dropout(ones, torch.arange(300), "hard")
-    kept = torch.stack([out.audio.mean((1, 2)), out.visual.mean((1, 2))])
-    assert set(map(tuple, kept.T.tolist())) == {(1.0, 1.0), (1.0, 0.0), (0.0, 1.0)}
-    assert torch.equal(classes, torch.arange(300)) and 70 < int((kept.sum(0) == 2).sum()) < 130
+    number = torch.arange(1.0, 401.0)
+    whole = Clips(number.view(-1, 1, 1).expand(400, 2, 3), number.view(-1, 1, 1).expand(400, 4, 6))
+    out, classes = modality_dropout(whole, torch.arange(400), "hard")
+    heard = out.audio.mean((1, 2)) > 0
+    assert (heard | out.seen).all() and torch.equal(classes, torch.arange(400))
+    assert 70 < int((~heard).sum()) < 130 and 160 < int((~out.seen).sum()) < 240
+    torch.testing.assert_close(out.visual[:, 0, 0], number[out.seen])
+
+
+@pytest.mark.parametrize("names", [None, ("a", "b")])
+def test_clips_that_share_the_absence_of_pictures(names: tuple[str, ...] | None) -> None:
+    torch.manual_seed(0)
+    visual = FaceInput(size=(SIZE, SIZE)) if names is None else VectorInput(names)
+    model = AVFusion(AVFusionConfig(input=ClipInput(visual=visual, frames=FRAMES))).eval()
+    shapes = model.config.input.audio_shape, model.config.input.visual_shape
+    audio, pictures = (torch.randn(3, *shape) for shape in shapes)
+    seen = torch.tensor([True, False, True])
+    with torch.inference_mode():
+        out = model(Clips(audio, pictures[seen], seen))["expression"]
+        torch.testing.assert_close(out[seen], model(Clips(audio[seen], pictures[seen]))["expression"])
+        torch.testing.assert_close(out[1:2], model(Clips(audio[1:2], None))["expression"], atol=1e-5, rtol=1e-4)
 
 
 def test_sound_is_varied_in_time() -> None:

@@ -138,7 +138,7 @@ class AVFusionTrainee:
             visual = np.stack([self.options.turn(crops) for crops in visual])
             self.model.backbone.train(any(p.requires_grad for p in self.model.backbone.parameters()))
         clips = to(self.model.inputs(features, visual), next(self.model.parameters()).device)
-        clips, classes = Clips(self.options.vary(clips.audio), clips.visual), classes.to(clips.audio.device)
+        clips, classes = clips._replace(audio=self.options.vary(clips.audio)), classes.to(clips.audio.device)
         if self.options.noise:
             clips = Clips(self._disturb(clips.audio), clips.visual if visual.ndim > 3 else self._disturb(clips.visual))
         if self.options.mixup:

@@ -25,6 +25,8 @@ from train.data import arrange
 
 DROPOUTS = ("softhard", "hard", "noise", "none")
 
+HARD = {"sound": 0.25, "pictures": 0.5}  # shares of clips that lose it; voices are harder to learn
+
 Batch = tuple[np.ndarray, np.ndarray, Tensor]  # sound features, crops or measurements, classes
 
 
@@ -228,7 +230,7 @@ def modality_dropout(clips: Clips, classes: Tensor, kind: str) -> tuple[Clips, T
         classes: [B], or probabilities [B, K].
         kind: "softhard" (4 B clips: whole, blended as c audio and (1 - c) pictures with c in 0, 0.01 ... 0.99, pictures
             alone, audio alone, the other being zero), "noise" (3 B: whole, standard normal audio, standard normal
-            pictures), "hard" (ours, B: every clip at random whole, pictures alone or audio alone) or "none".
+            pictures), "hard" (ours, B: clips lose one at random, see `HARD`) or "none".
 
     Raises:
         UserError: unknown kind.
@@ -237,10 +239,12 @@ def modality_dropout(clips: Clips, classes: Tensor, kind: str) -> tuple[Clips, T
         raise UserError(f"unknown modality dropout {kind!r}; known: {', '.join(DROPOUTS)}")
     if kind == "none":
         return clips, classes
-    audio, visual = clips
+    audio, visual, _ = clips
     if kind == "hard":
-        lost = torch.randint(0, 3, (len(audio),)).to(audio.device)
-        return Clips(_scale(audio, (lost != 1).float()), _scale(visual, (lost != 2).float())), classes
+        draw = torch.rand(len(audio)).to(audio.device)
+        seen = draw < 1 - HARD["pictures"]
+        seen[0] |= not seen.any()
+        return Clips(_scale(audio, (draw >= HARD["sound"]).float()), visual[seen], seen), classes
     if kind == "softhard":
         share = (torch.randint(0, 100, (len(audio),)) / 100).to(audio.device)
         sounds = [audio, _scale(audio, share), torch.zeros_like(audio), audio]
@@ -264,8 +268,8 @@ def mixup(clips: Clips, targets: Tensor, strength: float) -> tuple[Clips, Tensor
     """
     share = float(torch.distributions.Beta(strength, strength).sample())
     order = torch.randperm(len(targets)).to(targets.device)
-    blended = [share * x + (1 - share) * x[order] for x in (*clips, targets)]
-    return Clips(*blended[:2]), blended[2]
+    audio, visual, targets = (share * x + (1 - share) * x[order] for x in (*clips[:2], targets))
+    return Clips(audio, visual), targets
 
 
 def _scale(x: Tensor, share: Tensor) -> Tensor:

@@ -63,11 +63,13 @@ class Clips(NamedTuple):
 
     Attributes:
         audio: sound features [B, coefficients, columns].
-        visual: pictures [B, T, C, H, W], or measurements [B, T, V].
+        visual: pictures [B, T, C, H, W], or measurements [B, T, V]; with `seen` those of the clips that have any.
+        seen: bool [B], which clips have pictures; None for all.
     """
 
     audio: Tensor | None
     visual: Tensor | None
+    seen: Tensor | None = None
 
 
 class CrossAttention(nn.Module):
@@ -212,6 +214,8 @@ class AVFusion(Pretrained, nn.Module):
         if given is None:
             raise ValueError("a clip needs sound, pictures, or both")
         audio = self._absent(self.config.input.audio_shape, given) if clips.audio is None else clips.audio
+        if clips.seen is not None:
+            return audio, self._scattered(clips.visual, clips.seen)
         if clips.visual is not None:
             return audio, self._visual_features(clips.visual)
         frames, *shape = self.config.input.visual_shape
@@ -219,6 +223,12 @@ class AVFusion(Pretrained, nn.Module):
             return audio, self._visual_features(self._absent((frames, *shape), given))
         empty = self._visual_features(given.new_zeros(1, 1, *shape))  # all empty pictures look alike
         return audio, empty.expand(len(given), -1, frames)
+
+    def _scattered(self, visual: Tensor, seen: Tensor) -> Tensor:
+        """Visual features of all clips; those without pictures share the features of one that is all zero."""
+        found = self._visual_features(torch.cat([visual, torch.zeros_like(visual[:1])]))
+        place = torch.where(seen, seen.cumsum(0) - 1, len(visual))
+        return found[place]
 
     def _visual_features(self, visual: Tensor) -> Tensor:
         if self.backbone is not None:
@@ -296,7 +306,7 @@ def under(clips: Clips, condition: str, generator: torch.Generator) -> Clips:
     if condition not in CONDITIONS:
         raise ValueError(f"condition must be one of {', '.join(CONDITIONS)}, not {condition!r}")
     out: list[Tensor | None] = []
-    for x, distortion in zip(clips, CONDITIONS[condition]):
+    for x, distortion in zip(clips[:2], CONDITIONS[condition]):
         if distortion == "absent" or x is None:
             out.append(None)
         else:
