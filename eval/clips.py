@@ -14,7 +14,7 @@ from eval import bootstrap, predictions, scoring
 from eval.metrics.audiovisual.audiovisual_core import top_k
 from eval.metrics.calibration import calibration_core as calibration
 from eval.metrics.expression import expression_core as expression
-from eval.parts import finish, in_parts
+from eval.parts import finish, in_parts, slices
 from eval.predictions import Predictions
 from eval.results import TaskResult
 
@@ -56,8 +56,7 @@ def predict(
         )
     about = predictions.origin(model, samples) | {"seed": seed}
     parts, speed = in_parts(
-        len(samples),
-        BATCH,
+        slices(len(samples), BATCH),
         out.with_suffix(".parts"),
         compute=lambda rows: _read_rows(model, samples, rows, about, device),
         write=predictions.write,

@@ -17,9 +17,13 @@ from emotion.errors import UserError
 Part = TypeVar("Part")
 
 
+def slices(n: int, step: int) -> list[range]:
+    """Rows 0 to n - 1, `step` at a time."""
+    return [range(first, min(first + step, n)) for first in range(0, n, step)]
+
+
 def in_parts(
-    n: int,
-    step: int,
+    rows_of: list[range],
     folder: Path,
     compute: Callable[[range], Part],
     write: Callable[[Part, Path], None],
@@ -27,11 +31,10 @@ def in_parts(
     title: str = "",
     quiet: bool = False,
 ) -> tuple[list[Part], float | None]:
-    """All parts of rows 0 to n - 1, in order; call `finish` once the whole is safe.
+    """All parts, in order; call `finish` once the whole is safe.
 
     Args:
-        n: number of rows.
-        step: rows per part.
+        rows_of: the rows of every part, one after the other.
         folder: where parts lie meanwhile.
         compute: rows -> part.
         write: keeps a part.
@@ -45,10 +48,9 @@ def in_parts(
     parts, computed, seconds = [], 0, 0.0
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), disable=quiet) as bar:
-        task = bar.add_task(title, total=n)
-        for first in range(0, n, step):
-            rows = range(first, min(first + step, n))
-            path, part = folder / f"{first:09d}.npz", None
+        task = bar.add_task(title, total=sum(map(len, rows_of)))
+        for rows in rows_of:
+            path, part = folder / f"{rows.start:09d}.npz", None
             if path.is_file():
                 with contextlib.suppress(UserError):
                     part = read(path, rows)

@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from emotion import media, registry
+from emotion import registry
 from emotion.cropped import tensor
 from emotion.datasets import Samples
 from emotion.errors import UserError
 from emotion.models.base import FaceInput, multiply_adds
 from emotion.outputs import Task
 from eval import predictions as files
-from eval.parts import finish, in_parts
+from eval.parts import finish, in_parts, slices
 from eval.predictions import PRESENT, UNCERTAINTIES, Predictions
 from eval.results import ModelInfo
 
@@ -50,10 +50,11 @@ def describe(model: nn.Module) -> ModelInfo:
 def predict(
     model: nn.Module, samples: Samples, out: Path, batch: int = BATCH, device: str = "cpu", quiet: bool = False
 ) -> tuple[Predictions, float | None]:
-    """Predictions for every picture, each read on its own; written to `out` (.npz).
+    """Predictions for every picture, also written to `out` (.npz).
 
-    Every picture is cut to size as the predictor does with a face's box. Finished parts lie beside `out` until the
-    run is complete; the same call goes on after the last one.
+    Pictures are read on their own, but films from beginning to end by models of sequences. Every picture is cut to
+    size as the predictor does with a face's box. Finished parts lie beside `out` until the run is complete; the same
+    call goes on after the last one.
 
     Args:
         model: in evaluation mode, with `card`.
@@ -69,11 +70,11 @@ def predict(
     """
     about = files.origin(model, samples)
     folder, ids = out.with_suffix(".parts"), samples.ids
+    follows = samples.films and getattr(model, "window", 0) > 0
     parts, speed = in_parts(
-        len(samples),
-        CHUNK * batch,
+        _films(samples) if follows else slices(len(samples), CHUNK * batch),
         folder,
-        compute=lambda rows: _read_rows(model, samples, rows, batch, device, about),
+        compute=lambda rows: (_follow if follows else _read_rows)(model, samples, rows, batch, device, about),
         write=files.write,
         read=lambda path, rows: files.kept_part(path, about, ids[rows.start : rows.stop]),
         title=f"{about['model']} on {samples.dataset}",
@@ -89,10 +90,35 @@ def predict(
 def _read_rows(
     model: nn.Module, samples: Samples, rows: range, batch: int, device: str, about: dict[str, Any]
 ) -> Predictions:
-    spec, decoded = model.config.input, []
+    decoded = []
     for first in range(0, len(rows), batch):
-        x = tensor([media.read_image(samples.picture(i)) for i in rows[first : first + batch]], spec)
-        decoded.append(model.decode(model(x.to(device))))
+        decoded.append(model.decode(model(_inputs(model, samples, rows[first : first + batch], device))))
+    return _part(samples, rows, decoded, about)
+
+
+@torch.inference_mode()
+def _follow(model: nn.Module, samples: Samples, rows: range, _: int, device: str, about: dict[str, Any]) -> Predictions:
+    """One film from its first frame to its last, as a model of sequences reads the track of a person."""
+    decoded, state = [], None
+    for first in range(0, len(rows), model.window):
+        logits, state = model.step(_inputs(model, samples, rows[first : first + model.window], device), state)
+        decoded.append(model.decode(logits))
+    return _part(samples, rows, decoded, about)
+
+
+def _films(samples: Samples) -> list[range]:
+    """The rows of every film."""
+    starts = np.flatnonzero(samples.groups[1:] != samples.groups[:-1]) + 1
+    return [range(a, b) for a, b in zip([0, *starts.tolist()], [*starts.tolist(), len(samples)])]
+
+
+def _inputs(model: nn.Module, samples: Samples, rows: range, device: str) -> torch.Tensor:
+    pictures = map(samples.picture, rows)
+    rgb = [p if p.ndim == 3 else np.repeat(p[..., None], 3, axis=2) for p in pictures]
+    return tensor(rgb, model.config.input).to(device)
+
+
+def _part(samples: Samples, rows: range, decoded: list[dict[str, Task]], about: dict[str, Any]) -> Predictions:
     tasks = {name: Task.concatenate([d[name] for d in decoded]) for name in decoded[0]}
     return from_tasks(tuple(samples.ids[i] for i in rows), tasks, about)
 

@@ -16,7 +16,7 @@ import numpy as np
 from emotion.datasets.scenes import Scene, Scenes
 from emotion.errors import UserError
 from emotion.labels import VAD
-from eval.parts import finish, in_parts
+from eval.parts import finish, in_parts, slices
 from eval.predictions import DAMAGED, SHOWN, origin, read_arrays, unreadable, write_arrays
 from eval.results import read_json
 from eval.scenes import Found
@@ -55,8 +55,7 @@ def predict(
         )
     about = origin(model, data) | {"published": published}
     parts, speed = in_parts(
-        len(data),
-        CHUNK,
+        slices(len(data), CHUNK),
         out.with_suffix(".parts"),
         compute=lambda rows: _read_rows(model, data.subset(np.array(rows)), published),
         write=lambda part, path: write(part, about, path),

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from emotion import datasets, hub
+from emotion.datasets import Samples
 from emotion.models import esr
 from emotion.models.base import FaceInput
+from emotion.outputs import Task
 from eval import predictions, results, runner, speed
 from eval.__main__ import main
 
@@ -95,3 +99,39 @@ def test_bench(checkpoint: Path, tmp_path: Path, capsys) -> None:
     assert not problems and found.model == "esr.tiny" and min(found.figures.values()) > 0
     assert main(["leaderboard", "--track", "speed", "--results", str(tmp_path)]) == 0
     assert "esr.tiny" in capsys.readouterr().out
+
+
+class Position(torch.nn.Module):
+    """A model of sequences that answers with the frame's place in what it follows, in hundredths."""
+
+    window = 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config = SimpleNamespace(input=FaceInput((8, 8)))
+        self.card = hub.Card("position", "MIT", True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(len(x))
+
+    def step(self, x: torch.Tensor, state: int | None) -> tuple[torch.Tensor, int]:
+        first = state or 0
+        return torch.arange(first, first + len(x)), first + len(x)
+
+    def decode(self, places: torch.Tensor) -> dict[str, Task]:
+        values = places.float().numpy()[:, None].repeat(2, axis=1) / 100
+        return {"valence_arousal": Task("continuous", ("valence", "arousal"), values, bounds=(-1.0, 1.0))}
+
+
+def test_films_are_followed_by_models_of_sequences(tmp_path: Path) -> None:
+    groups = np.repeat(["b", "a", "c"], [4, 1, 5])
+    axes = {"valence_arousal": ("valence", "arousal")}
+    ids = tuple(f"{g}{i}" for i, g in enumerate(groups))
+    targets = {"valence_arousal": np.zeros((10, 2), np.float32)}
+    samples = Samples("s", "valid", ids, lambda i: np.zeros((9, 7), np.uint8), axes, targets, groups, films=True)
+    found, _ = runner.predict(Position(), samples, tmp_path / "p.npz", quiet=True)
+    places = (found.values["valence_arousal"][:, 0] * 100).round().tolist()
+    assert places == [0, 1, 2, 3, 0, 0, 1, 2, 3, 4] and found.ids == ids
+    alone = dataclasses.replace(samples, films=False)
+    found, _ = runner.predict(Position(), alone, tmp_path / "q.npz", quiet=True)
+    assert not found.values["valence_arousal"].any()

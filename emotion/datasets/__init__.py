@@ -30,6 +30,7 @@ class Samples:
             NaN where a sample has no label for that task.
         groups: [N] video or subject of every sample where samples are dependent, else None.
         protocol: how labels were made and samples chosen, in words.
+        films: every group is one film, its samples are frames of one person, in order and side by side.
     """
 
     dataset: str
@@ -40,6 +41,7 @@ class Samples:
     targets: dict[str, np.ndarray]
     groups: np.ndarray | None = None
     protocol: str = ""
+    films: bool = False
 
     def __post_init__(self) -> None:
         for task, values in self.targets.items():

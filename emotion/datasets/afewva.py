@@ -58,6 +58,7 @@ def load(root: str | Path, split: str = "train") -> Samples:
         labels={"valence_arousal": VALENCE_AROUSAL},
         targets={"valence_arousal": np.array(values, np.float32).reshape(-1, 2)},
         groups=np.array(groups),
+        films=True,
         protocol="annotated values / 10, faces cut by landmarks",
     )
 

@@ -156,6 +156,7 @@ def _samples(root: Path, split: str, frames: list[tuple[str, int]], targets: dic
         labels={task: PARTS[task].labels for task in targets},
         targets=targets,
         groups=np.array([clip for clip, _ in frames]),
+        films=True,
         protocol="ABAW 2, frames with a face and a complete annotation" if split != "test" else "ABAW 2, every frame",
     )
 

@@ -213,6 +213,7 @@ def _samples(root: Path, split: str, task: str, ids: list[str], targets: np.ndar
         labels={task: PARTS[task].labels},
         targets={task: targets},
         groups=np.array(groups),
+        films=True,
         protocol=f"{PARTS[task].folder}, frames with a face and a complete annotation",
     )
 

@@ -63,6 +63,7 @@ def load(root: str | Path, split: str = "train") -> Samples:
         labels={"action_units": ABAW1_ACTION_UNITS},
         targets={"action_units": np.concatenate(targets).astype(np.float32)},
         groups=np.array(groups),
+        films=True,
         protocol=f"left camera, present from intensity {PRESENT} on",
     )
 
@@ -97,11 +98,16 @@ def _pictures(root: Path, person: str) -> tuple[list[int], list[str]]:
 
 
 def fake(root: str | Path, people: int = 23, frames: int = 4, size: int = 112, seed: int = 0) -> Path:
-    """Write a small synthetic copy: noise whose brightness follows the sum of intensities; frame 2 has no picture."""
+    """Write a small synthetic copy: noise whose brightness follows the sum of intensities; frame 2 has no picture.
+
+    Some units are rare and some frequent, as in the real set.
+    """
     root, rng = Path(root), np.random.default_rng(seed)
+    often = np.array([0.1, 0.1, 0.3, 0.2, 0.3, 0.05, 0.05, 0.5])
     for k in range(1, people + 1):
         person = f"SN{k:03d}"
-        values = rng.integers(0, 6, (frames, len(ABAW1_ACTION_UNITS)))
+        drawn = rng.integers(0, PRESENT, (frames, len(often))), rng.integers(PRESENT, 6, (frames, len(often)))
+        values = np.where(rng.random((frames, len(often))) < often, drawn[1], drawn[0])
         folder = root / "ActionUnit_Labels" / person
         folder.mkdir(parents=True, exist_ok=True)
         for unit, column in zip(ABAW1_ACTION_UNITS, values.T):
