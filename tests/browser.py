@@ -68,14 +68,14 @@ def emptied(folder: Path, ours: set[str]) -> Iterator[None]:
 
 
 @contextmanager
-def chromium() -> Iterator[Browser]:
+def chromium(*options: str) -> Iterator[Browser]:
     """The system's headless Chromium; without one the test is skipped, except on CI."""
     path = next(filter(None, map(shutil.which, CHROMIUM)), None)
     if path is None:
         reason = f"no browser found; install one of {', '.join(CHROMIUM)} (Debian: apt install chromium)"
         pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu", *options])
         yield browser
         browser.close()
 
@@ -90,6 +90,18 @@ def open_page(browser: Browser, address: str, problems: list[str], query: str = 
     page.goto(address + query)
     page.wait_for_function("window.emReady")
     return page
+
+
+def camera(folder: Path, picture: np.ndarray) -> list[str]:
+    """Options that make Chromium take moving copies of a picture for its camera, without asking anybody."""
+    film = folder / "camera.mjpeg"
+    with film.open("wb") as file:
+        for shift in range(10):
+            Image.fromarray(np.roll(picture, shift, axis=1)).save(file, "JPEG", quality=90)
+    return [
+        *("--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"),
+        f"--use-file-for-fake-video-capture={film}",
+    ]
 
 
 def _local(url: str, address: str) -> bool:

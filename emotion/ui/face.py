@@ -19,6 +19,21 @@ def title(result: Result, face: int) -> str:
     return str(face + 1) if task is None else f"{face + 1} · {_prediction(task, face)}"
 
 
+def live(result: Result, face: int) -> str:
+    """The short readout of a face of a stream: what changes from frame to frame, and nothing that takes time."""
+    expression, affect, units = (result.tasks.get(t) for t in ("expression", "valence_arousal", "action_units"))
+    parts = []
+    if expression is not None:
+        label = expression.labels[expression.choice[face]]
+        parts.append(f'<h2 class="em-big">{plots.swatch(label, _prediction(expression, face))}</h2>')
+        parts.append(plots.expression_bars(expression, face))
+    if affect is not None:
+        parts.append(_section("Valence and arousal", plots.circumplex(affect, face)))
+    if units is not None:
+        parts.append(_section("Action units", plots.action_units(units, face)))
+    return "".join(parts)
+
+
 def _prediction(task: Task, face: int) -> str:
     choice = int(task.choice[face])
     return f"{task.labels[choice]} {percent(float(task.values[face, choice]))}"

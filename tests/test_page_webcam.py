@@ -1,0 +1,67 @@
+"""The Webcam tab in a real browser, whose camera is a film."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("gradio")
+
+from emotion.ui import webcam
+from emotion.ui.pieces import Models
+from tests import browser as web
+
+SHOWN = "#em-webcam-shown img[alt='The camera\\'s picture with {}']"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return web.random_model(tmp_path_factory.mktemp("webcam") / "model")
+
+
+def two_faces():
+    """A camera's picture, uint8 [480, 640, 3]."""
+    pair = web.side_by_side("officer.jpg", "astronaut.jpg")
+    canvas = np.full((480, 640, 3), 120, np.uint8)
+    canvas[80 : 80 + pair.shape[0], : pair.shape[1]] = pair[:, :640]
+    return canvas
+
+
+def start(page):
+    page.click("#em-webcam-camera button:has-text('Click to Access')")
+    page.click("#em-webcam-camera button:has-text('Record')")
+
+
+def test_two_visitors_stream_at_once_with_settings_of_their_own(folder, tmp_path):
+    problems = []
+    cache, options = tmp_path / "cache", web.camera(tmp_path, two_faces())
+    with web.emptied(cache, set()), web.served([folder]) as address, web.chromium(*options) as browser:
+        a, b = (web.open_page(browser, address, problems, "?tab=webcam", permissions=["camera"]) for _ in range(2))
+        start(a)
+        a.wait_for_selector(SHOWN.format("2 faces"))
+        a.wait_for_selector("#em-webcam-shown:has-text('frames per second')")
+        assert a.locator("#em-webcam-readout .em-rows li").count() == 8
+        start(b)
+        b.wait_for_selector(SHOWN.format("2 faces"))
+        b.check("#em-webcam-closest input")
+        b.wait_for_selector(SHOWN.format("1 face"))
+        assert a.locator(SHOWN.format("2 faces")).count() == 1
+        a.click("#em-webcam-camera button:has-text('Stop')")
+        for page in (a, b):
+            page.context.close()
+    assert problems == []
+
+
+def test_a_session_smooths_and_follows(folder):
+    tab = webcam.WebcamTab.__new__(webcam.WebcamTab)
+    tab.models, tab.detector = Models([folder]), webcam.MTCNN(longest_side=webcam.SEARCHED)
+    picture = two_faces()
+    session, sharp, _ = tab.frame(picture, None, web.MODEL, False, 0.0)
+    again, _, readout = tab.frame(picture, session, web.MODEL, False, 0.3)
+    assert again is session and session.smoother.seconds == 0.3 and "em-rows" in readout
+    ids = session.stream.read(picture, 10.0).faces.track_ids
+    assert set(ids) == {1, 2}, "the same persons as before"
+    other, *_ = tab.frame(picture, session, web.MODEL, True, 0.3)
+    assert other is not session, "another setting starts anew"
+    assert tab.frame(picture, session, "none", True, 0.3)[0] is None
+    assert tab.frame(None, session, web.MODEL, True, 0.3) == (session, webcam.EMPTY, "")
+    assert "2 faces" in sharp
+    assert "No face" in tab.frame(np.zeros((48, 64, 3), np.uint8), None, web.MODEL, False, 0.0)[2]
