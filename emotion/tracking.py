@@ -16,8 +16,9 @@ from scipy.optimize import linear_sum_assignment
 from emotion.outputs import Faces
 
 PATIENCE = 1.0  # seconds that a person may be out of sight and keep the id
-COAST = 0.2  # seconds that an unseen track goes on moving: longer, and noise of the velocity carries it away
-REACH = 1.0  # largest distance of a detection from where its track should be, in face sizes
+COAST = 0.4  # seconds that an unseen track goes on moving: longer, and noise of the velocity carries it away
+REACH = 1.0  # largest distance of a detection from where its track should be, in face sizes,
+SPREAD = 1.5  # and by how much it grows in every second that the track is not seen
 GROWTH = 2.0  # largest ratio of sizes between detection and track
 INERTIA = 0.5  # share of the old velocity in the new one
 
@@ -130,7 +131,8 @@ def _assign(tracks: Tracks, faces: Faces, seconds: float) -> tuple[np.ndarray, n
     ratio = sizes[0][:, None] / sizes[1]
     gap = (expected[:, None, :2] + expected[:, None, 2:] - found[:, :2] - found[:, 2:]) / 2
     distance = np.hypot(*np.moveaxis(gap, -1, 0)) / np.maximum(sizes[0][:, None], sizes[1])
-    allowed = (distance <= REACH) & (ratio <= GROWTH) & (ratio >= 1 / GROWTH)
+    reach = REACH + SPREAD * (seconds - tracks.seen)[:, None]
+    allowed = (distance <= reach) & (ratio <= GROWTH) & (ratio >= 1 / GROWTH)
     cost = np.where(allowed, 1 - iou(expected, found) + distance, _FAR)
     rows, columns = linear_sum_assignment(cost)
     kept = cost[rows, columns] < _FAR
