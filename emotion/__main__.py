@@ -72,6 +72,8 @@ def _predictions(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument("-o", "--output", type=Path, metavar="DIR", help=text)
     which = ("all", "largest", "closest-to-centre")  # as faces.SELECTIONS
     sub.add_argument("--faces", choices=which, default="all", help="default: %(default)s")
+    text = "mtcnn (default), haar, dlib, or as the original ESR esr-optimised, esr-standard, esr-haar; with =FILE a "
+    sub.add_argument("--detector", metavar="NAME[=FILE]", help=text + "cascade, or the file of dlib's CNN")
     sub.add_argument("--json", action="store_true", help="print one JSON document per file, each on one line")
     formats = ("parquet", "esr", "abaw", "fg2020")  # as exports.FORMATS
     text = "with -o, also write this format (esr: the original's 31 columns); may be given repeatedly"
@@ -103,6 +105,15 @@ def _predictions(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument("--detect-every", type=int, default=3, metavar="N", help=text)
     text = "smooth what is shown with this time constant; recorded numbers are not smoothed; default: %(default)s"
     sub.add_argument("--smooth", type=float, default=0.3, metavar="SECONDS", help=text)
+    sub.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps ...; default: %(default)s")
+
+    text = "show where in every face of a picture a model looked, branch by branch (Grad-CAM)"
+    sub = command("gradcam", "gradcam:run", text, "Writes PICTURE_faceN_gradcam.png, the largest face first.")
+    sub.add_argument("picture", type=Path, metavar="PICTURE")
+    sub.add_argument("--model", default=registry.DEFAULT, metavar="NAME|FOLDER", help="default: %(default)s")
+    sub.add_argument("-o", "--output", type=Path, default=Path(), metavar="DIR", help="default: the current folder")
+    sub.add_argument("--faces", choices=which, default="all", help="default: %(default)s")
+    sub.add_argument("--original", action="store_true", help="colours and blending of the original ESR framework")
     sub.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps ...; default: %(default)s")
 
     text = "read a folder of face crops, one person's frames in order"
@@ -200,6 +211,8 @@ def _checkpoints(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument("folder", type=Path, metavar="FOLDER", help="the checkpoint's folder")
     sub.add_argument("repo", metavar="OWNER/NAME", help="where to; made if there is none")
     sub.add_argument("--private", action="store_true", help="for nobody else to see")
+    figures = "take the model card's figures from here: JSON files of `python -m eval run`; default: the project's own"
+    sub.add_argument("--results", type=Path, metavar="FOLDER", help=figures)
     sub.add_argument("--dry-run", action="store_true", help="print what would be sent, and contact nobody")
 
 

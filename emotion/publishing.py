@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,13 @@ LIMITS = (
 )
 
 
-def publish(folder: str | Path, repo: str, private: bool = False, token: str | bool | None = None) -> str:
+def publish(
+    folder: str | Path,
+    repo: str,
+    private: bool = False,
+    token: str | bool | None = None,
+    results: str | Path | None = None,
+) -> str:
     """Send a checkpoint folder to a Hub.
 
     Args:
@@ -32,6 +39,7 @@ def publish(folder: str | Path, repo: str, private: bool = False, token: str | b
         repo: OWNER/NAME; made if there is none.
         private: only for the owner.
         token: instead of HF_TOKEN or the one stored on logging in.
+        results: folder of evaluations, as in `contents`.
 
     Returns:
         The commit's address.
@@ -39,15 +47,21 @@ def publish(folder: str | Path, repo: str, private: bool = False, token: str | b
     Raises:
         UserError: no usable checkpoint, no licence, or the Hub refuses.
     """
-    files = contents(folder, repo)
+    files = contents(folder, repo, results)
     return remote.push(repo, files, "Publish the checkpoint", private=private, token=token)
 
 
-def contents(folder: str | Path, repo: str) -> dict[str, Path | bytes]:
+def contents(folder: str | Path, repo: str, results: str | Path | None = None) -> dict[str, Path | bytes]:
     """What is published of a checkpoint folder: its configuration, its weights, and the completed model card.
 
+    Args:
+        folder: the checkpoint.
+        repo: where it will be found, OWNER/NAME.
+        results: folder of evaluations, as `python -m eval run` writes them; those of exactly these weights become the
+            card's table of figures. Default: the project's own.
+
     Raises:
-        UserError: no usable checkpoint, or no licence.
+        UserError: no usable checkpoint, no licence, or a result that is damaged.
     """
     folder = Path(folder)
     document = hub.read_config(folder)
@@ -61,7 +75,7 @@ def contents(folder: str | Path, repo: str) -> dict[str, Path | bytes]:
         readme = (folder / hub.CARD).read_text(encoding="utf-8") if (folder / hub.CARD).exists() else ""
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {folder / hub.CARD}: {error}") from error
-    text = model_card(card, document["method"], readme, repo)
+    text = model_card(card, document["method"], readme, repo, measured(card, results))
     return {
         hub.CONFIG: folder / hub.CONFIG,
         hub.WEIGHTS: folder / hub.WEIGHTS,
@@ -69,14 +83,15 @@ def contents(folder: str | Path, repo: str) -> dict[str, Path | bytes]:
     }
 
 
-def model_card(card: hub.Card, method: str, readme: str, repo: str = "") -> str:
+def model_card(card: hub.Card, method: str, readme: str, repo: str = "", results: Sequence[dict[str, Any]] = ()) -> str:
     """A complete model card: `readme` with its front matter filled in, and what its text does not say yet.
 
     Args:
         card: what the checkpoint says about itself.
         method: key of `registry.METHODS`.
-        readme: the folder's own model card; figures that are in its `model-index` stay.
+        readme: the folder's own model card; figures that are in its `model-index` stay where `results` has none.
         repo: where it will be found, OWNER/NAME.
+        results: rows of its `model-index`, see `measured`.
 
     Raises:
         UserError: the front matter of `readme` is no YAML.
@@ -86,7 +101,8 @@ def model_card(card: hub.Card, method: str, readme: str, repo: str = "") -> str:
     tags = head["tags"] if isinstance(head.get("tags"), list) else []
     ours["tags"] = list(dict.fromkeys([*tags, *ours["tags"]]))
     head = {k: v for k, v in head.items() if k != "license_name"} | ours
-    if index := head.pop("model-index", None) or model_index(card):
+    ours_index = [{"name": card.name, "results": list(results)}] if results else []
+    if index := ours_index or head.get("model-index") or model_index(card):
         head["model-index"] = index
     sections = [body.strip() or f"# {card.name}\n\n{_facts(card)}"]
     if "Not for" not in body:
@@ -96,8 +112,13 @@ def model_card(card: hub.Card, method: str, readme: str, repo: str = "") -> str:
     citation = _citation(card.name, method)
     if citation and citation not in body:
         sections.append(f"## Citation\n\n{citation}")
+    return headed(head, "\n\n".join(sections))
+
+
+def headed(head: dict[str, Any], body: str) -> str:
+    """A model card from its front matter and its text."""
     front = yaml.safe_dump(head, sort_keys=False, allow_unicode=True, width=120)
-    return f"---\n{front}---\n" + "\n\n".join(sections) + "\n"
+    return f"---\n{front}---\n{body}\n"
 
 
 def front_matter(card: hub.Card, method: str) -> dict[str, Any]:
@@ -119,6 +140,32 @@ def model_index(card: hub.Card) -> list[dict[str, Any]]:
     return [{"name": card.name, "results": [_row(where, figures) for where, figures in rows.items()]}] if rows else []
 
 
+def measured(card: hub.Card, folder: str | Path | None = None) -> list[dict[str, Any]]:
+    """Rows of a `model-index` from the evaluations in a folder that were made with exactly these weights.
+
+    Raises:
+        UserError: no such folder, or a damaged result in it.
+    """
+    from eval import results
+
+    folder = results.FOLDER if folder is None else Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"there is no folder of results at {folder}")
+    found, problems = results.read_all([folder])
+    if problems:
+        raise UserError(problems[0])
+    rows = []
+    for result in (r for r in found if r.model.sha256 == card.sha256):
+        for name, task in result.tasks.items():
+            figures = [
+                {"type": metric, "value": figure.value}
+                | ({"args": {"interval95": [figure.low, figure.high]}} if figure.low is not None else {})
+                for metric, figure in task.metrics.items()
+            ]
+            rows.append(_row((result.data.name, result.data.split), figures, name.replace("_", " ")))
+    return rows
+
+
 def split(readme: str) -> tuple[dict[str, Any], str]:
     """Front matter and body of a model card.
 
@@ -135,10 +182,10 @@ def split(readme: str) -> tuple[dict[str, Any], str]:
     return head if isinstance(head, dict) else {}, body
 
 
-def _row(where: tuple[str, ...], figures: list[dict[str, Any]]) -> dict[str, Any]:
+def _row(where: tuple[str, ...], figures: list[dict[str, Any]], task: str = "") -> dict[str, Any]:
     data, split, *_ = (*where, "", "")
     return {
-        "task": {"type": "image-classification", "name": "Emotion recognition"},
+        "task": {"type": "image-classification", "name": f"Emotion recognition{task and f': {task}'}"},
         "dataset": {"name": data or "not stated", "type": data or "not stated", **({"split": split} if split else {})},
         "metrics": figures,
     }

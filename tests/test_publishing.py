@@ -21,6 +21,7 @@ from emotion.errors import UserError
 from emotion.models import benet, esr
 from emotion.models.base import FaceInput
 from emotion.pretrained import Pretrained
+from eval import results
 from tests.hub_server import WRITER, Fault, Hub, connect
 
 CARD = hub.Card(
@@ -160,6 +161,40 @@ def test_figures_in_the_card_stay() -> None:
     assert publishing.split(publishing.model_card(CARD, "esr", readme))[0]["model-index"] == measured
     bare = publishing.model_card(replace(CARD, metrics={}), "esr", "")
     assert "model-index" not in bare and "- Trained on: FER+" in bare and "# esr.tiny" in bare
+
+
+def test_evaluations_of_these_weights_are_the_cards_figures(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A result that `python -m eval run` wrote, once for these weights and once for others."""
+    source = next(results.FOLDER.glob("esr_compact.ferplus--ferplus--*.json"))
+    document = json.loads(source.read_text())
+    sha = hub.read_config(folder)["card"]["sha256"]
+    for name, digest in (("mine.json", sha), ("other.json", "0" * 64)):
+        (tmp_path / name).write_text(json.dumps(document | {"model": document["model"] | {"sha256": digest}}))
+    command = ["publish", str(folder), "me/tiny", "--dry-run", "--results"]
+    assert main([*command, str(tmp_path)]) == 0
+    assert "interval95" in capsys.readouterr().out
+    text = publishing.contents(folder, "me/tiny", tmp_path)[hub.CARD].decode()
+    card = ModelCard(text)
+    found = {(r.dataset_name, r.dataset_split, r.metric_type): r.metric_value for r in card.data.eval_results}
+    expected = {
+        (document["data"]["name"], document["data"]["split"], metric): figure["value"]
+        for task in document["tasks"].values()
+        for metric, figure in task["metrics"].items()
+    }
+    assert found == expected and "interval95" in text
+    (tmp_path / "other.json").write_text("{}")
+    assert main([*command, str(tmp_path)]) == 2 and "other.json" in capsys.readouterr().err
+    assert main([*command, str(tmp_path / "nowhere")]) == 2 and "no folder of results" in capsys.readouterr().err
+
+
+def test_bundled_models_have_cards_with_their_measured_figures() -> None:
+    for entry in registry.entries().values():
+        if not entry.bundled or not list(results.FOLDER.glob(f"{entry.name}--*.json")):
+            continue
+        data = ModelCard(publishing.contents(entry.folder, "me/model")[hub.CARD].decode()).data
+        assert {r.dataset_name for r in data.eval_results}, entry.name
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from emotion import hub
+from emotion import hub, publishing
 from emotion.datasets import Samples
 from emotion.models.base import multiply_adds
 from emotion.outputs import Task
@@ -85,32 +85,22 @@ def card_text(
     """
     parameters = sum(p.numel() for p in model.parameters())
     versions = ", ".join(f"{k} {v}" for k, v in provenance().items())
-    return (
-        "\n".join(
-            [
-                "---",
-                f"license: {card.licence.lower() if card.commercial else 'other'}",
-                "library_name: emotion",
-                f"tags: [emotion-recognition, {recipe.method}]",
-                "---",
-                f"# {card.name}",
-                "",
-                f"{recipe.about}.",
-                "",
-                f"- Predicts: {', '.join(model.labels)}",
-                f"- Trained on: {', '.join(card.trained_on)}",
-                f"- Size: {parameters:,} parameters, {multiply_adds(model) / 1e6:.0f} M multiply-adds per {unit}",
-                f"- Licence: {card.licence} (commercial use: {'yes' if card.commercial else 'no'})",
-                f"- Reproduce: `{command}` (seed {recipe.settings.seed}; {versions})",
-                "",
-                "## Measured",
-                *figures,
-                "",
-                "## Not for",
-                "",
-                f"Predictions are of expression as labelled by people, not of what somebody feels. {limits}",
-                "Not for medical, hiring, policing or surveillance use.",
-            ]
-        )
-        + "\n"
-    )
+    lines = [
+        f"# {card.name}",
+        "",
+        f"{recipe.about}.",
+        "",
+        f"- Predicts: {', '.join(model.labels)}",
+        f"- Trained on: {', '.join(card.trained_on)}",
+        f"- Size: {parameters:,} parameters, {multiply_adds(model) / 1e6:.0f} M multiply-adds per {unit}",
+        f"- Licence: {card.licence} (commercial use: {'yes' if card.commercial else 'no'})",
+        f"- Reproduce: `{command}` (seed {recipe.settings.seed}; {versions})",
+        "",
+        "## Measured",
+        *figures,
+        "",
+        "## Not for",
+        "",
+        f"{publishing.LIMITS}\n{limits}",
+    ]
+    return publishing.headed(publishing.front_matter(card, recipe.method), "\n".join(lines))

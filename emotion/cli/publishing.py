@@ -12,9 +12,9 @@ from emotion.hub import CARD
 def run(args: argparse.Namespace) -> int:
     """The command; with `--dry-run` it prints what would be sent, and contacts nobody."""
     if not args.dry_run:
-        show(f"Published: {publishing.publish(args.folder, args.repo, args.private)}")
+        show(f"Published: {publishing.publish(args.folder, args.repo, args.private, results=args.results)}")
         return 0
-    files = publishing.contents(args.folder, args.repo)
+    files = publishing.contents(args.folder, args.repo, args.results)
     sizes = {k: len(v) if isinstance(v, bytes) else v.stat().st_size for k, v in files.items()}
     show(
         f"Not sent; {args.repo} ({'private' if args.private else 'public'}) would get:",

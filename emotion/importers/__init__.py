@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor
 
 from emotion import hub, publishing
@@ -78,9 +77,6 @@ def model_card(method: str, imported: Imported) -> str:
     """README.md of an imported checkpoint."""
     card = imported.card
     lines = [
-        "---",
-        yaml.safe_dump(publishing.front_matter(card, method), sort_keys=False).strip(),
-        "---",
         f"# {card.name}",
         "",
         f"These weights were {card.source}.",
@@ -93,4 +89,4 @@ def model_card(method: str, imported: Imported) -> str:
         "",
         publishing.LIMITS,
     ]
-    return "\n".join(lines) + "\n"
+    return publishing.headed(publishing.front_matter(card, method), "\n".join(lines))
