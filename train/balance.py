@@ -81,19 +81,25 @@ def rows(found: Distribution) -> list[tuple[str, ...]]:
 
 def plot(found: list[Distribution]) -> Any:
     """A matplotlib figure: bars before and after for every task, maps of the cells for valence and arousal."""
+    from matplotlib.colors import LogNorm
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 3.2 * len(found)), layout="constrained")
+    figure = Figure(figsize=(10, 3.4 * len(found)), layout="constrained")
+    grid = figure.add_gridspec(len(found), 2)
     for line, one in enumerate(found):
         if one.task == "valence_arousal":
             (v0, v1), (a0, a1) = one.ranges
-            for side, (title, cells) in enumerate((("before", one.counts), ("after", one.after)), start=1):
-                axes = figure.add_subplot(len(found), 2, 2 * line + side)
-                image = axes.imshow(cells.T, origin="lower", extent=(v0, v1, a0, a1), aspect="auto", cmap="cividis")
+            for side, (title, cells) in enumerate((("before", one.counts), ("after", one.after))):
+                axes = figure.add_subplot(grid[line, side])
+                shown = np.ma.masked_equal(cells.T, 0)  # empty cells stay white
+                norm = LogNorm(1, one.counts.max() + 1)
+                image = axes.imshow(
+                    shown, norm=norm, origin="lower", extent=(v0, v1, a0, a1), aspect="auto", cmap="cividis_r"
+                )
                 axes.set(title=f"samples per cell, {title}", xlabel="valence", ylabel="arousal")
                 figure.colorbar(image, ax=axes)
             continue
-        axes = figure.add_subplot(len(found), 1, line + 1)
+        axes = figure.add_subplot(grid[line, :])
         places = np.arange(len(one.labels))
         axes.bar(places - 0.2, one.counts, 0.4, label="before", color="#8C8C8C")
         axes.bar(places + 0.2, one.after, 0.4, label="after", color="#0072B2")
