@@ -12,6 +12,7 @@ Other columns are ignored. The prefixes `valence_arousal.` and `action_units.` o
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import math
@@ -157,6 +158,7 @@ def origin(model: Any, data: Any) -> dict[str, Any]:
     return {
         "model": model.card.name,
         "sha256": model.card.sha256,
+        "config": hashlib.sha256(repr(model.config).encode()).hexdigest(),
         "dataset": data.dataset,
         "split": data.split,
         "fingerprint": data.fingerprint,

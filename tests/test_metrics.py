@@ -13,6 +13,7 @@ import pytest
 import yaml
 from sklearn import metrics as sk
 
+from eval import emotic
 from eval.metrics.abaw_mtl.abaw_mtl_core import abaw_mtl
 from eval.metrics.action_units import action_units_core as units
 from eval.metrics.audiovisual import audiovisual_core as audiovisual
@@ -306,6 +307,43 @@ def test_module_equals_function(name: str, load) -> None:
         return
     for key, value in PLAIN[name](given["inputs"]).items():
         np.testing.assert_allclose(found[key], value, **TIGHT, err_msg=key)
+
+
+def test_emotions_of_detected_people(load, rng) -> None:
+    found, truth = scenes(rng, 12)
+    for given, wanted in zip(found, truth):
+        n, m = len(given["boxes"]), len(wanted["boxes"])
+        given |= {"emotions": rng.random((n, 3)), "at_centres": rng.random((m, 3))}
+        wanted |= {"labels": rng.integers(0, 2, (m, 3))}
+        del wanted["crowd"]
+    picture = np.repeat(np.arange(12), [len(t["boxes"]) for t in truth])
+    whole = emotic.Truth(
+        picture, np.concatenate([t["boxes"] for t in truth]), np.concatenate([t["labels"] for t in truth]), None, 12
+    )
+    outputs = emotic.Outputs(found, {"bu": np.concatenate([f["at_centres"] for f in found])})
+    for mode in ("corrected", "published"):
+        metric = load("detection_ap", "emotions")
+        for part in (slice(0, 5), slice(5, 12)):
+            lists = [[{k: np.asarray(v).tolist() for k, v in p.items()} for p in side[part]] for side in (found, truth)]
+            metric.add_batch(predictions=lists[0], references=lists[1])
+        values = metric.compute(mode=mode)
+        expected = emotic.evaluate(whole, outputs, mode)
+        for name in ("all_dets", "only_det", "mixed"):
+            np.testing.assert_allclose(values[name], expected["emotion"][f"bu_cat_{name}"] / 100, **TIGHT)
+        assert values["AP"] == pytest.approx(expected["detection"]["AP"], abs=1e-12)
+
+
+def test_error_of_continuous_dimensions(load) -> None:
+    metric = load("emotic_map", "vad")
+    metric.add_batch(predictions=[[0.2, 0.4, 0.6]], references=[[0.1, 0.4, 0.9]])
+    metric.add_batch(predictions=[[0.5, 0.5, 0.5]], references=[[0.1, float("nan"), 0.9]])
+    found = metric.compute()
+    assert found["VAD errors"] == pytest.approx([0.1, 0, 0.3]) and found["VAD error"] == pytest.approx(0.4 / 3)
+
+
+def test_scores_that_are_not_numbers_are_refused() -> None:
+    with pytest.raises(ValueError, match="not a number"):
+        emotic_map.average_precision(np.array([[1], [0]]), np.array([[np.nan], [0.5]]))
 
 
 def test_module_of_nothing_is_nan(load) -> None:

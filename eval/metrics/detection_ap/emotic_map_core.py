@@ -1,0 +1,1 @@
+../emotic_map/emotic_map_core.py
