@@ -81,6 +81,13 @@ def test_a_face_elsewhere_or_of_another_size_is_another_person() -> None:
     assert [f.track_ids[0] for f in tracking.track([small, large], [0, 0.04])] == [1, 2]
 
 
+@pytest.mark.parametrize(("seconds", "same"), [(0.04, False), (0.2, False), (0.6, True)])
+def test_the_longer_out_of_sight_the_farther_a_person_may_have_gone(seconds: float, same: bool) -> None:
+    here, beside = boxes_at([[300, 300]]), boxes_at([[420, 300]])  # one and a half face sizes away
+    first, last = tracking.track([here, beside], [0.0, seconds])
+    assert (first.track_ids[0] == last.track_ids[0]) == same
+
+
 def test_two_who_pass_each_other_keep_their_ids() -> None:
     times = STEP * np.arange(40)
     centres = np.stack([[(200 + 400 * t, 300), (800 - 400 * t, 330)] for t in times])
