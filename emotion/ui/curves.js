@@ -21,7 +21,7 @@ const say = (p, second) => {
     const lines = [...p.time.querySelectorAll('.em-strip')].map(strip => {
         strip.rows ??= JSON.parse(strip.dataset.samples);
         const words = nearest(strip.rows, second);
-        return words && `Face ${strip.dataset.face}: ${words}`;
+        return words && `${strip.dataset.name}: ${words}`;
     });
     p.time.querySelector('.em-said').textContent = [second.toFixed(2) + ' s', ...lines.filter(Boolean)].join('  ·  ');
 };

@@ -7,7 +7,7 @@ player, and a click, or the slider's keys, moves the player. Nothing here needs 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -28,18 +28,20 @@ WIDTH, HEIGHT = 1000, 100  # of a strip's drawing, stretched to whatever room th
 SCRIPT = (Path(__file__).parent / "curves.js").read_text(encoding="utf-8")  # for `gr.HTML(js_on_load=...)`
 
 
-def timeline(result: Result, length: float, player: str) -> str:
+def timeline(result: Result, length: float, player: str, names: Sequence[str] = ()) -> str:
     """Strips of all faces over a common time axis.
 
     Args:
         result: of a video; areas and lines are drawn smoothed, all numbers are as they are.
         length: seconds of the whole video.
         player: id of the element with the <video> that is moved.
+        names: of the tracks 0, 1, ...; default "Face 0" and so on.
     """
     length = max(length, float(result.timestamps[-1]) if len(result.timestamps) else 0.0) or 1.0
     tracks = longest(result)
     drawn = smooth(result)
-    strips = "".join(_strip(result[rows], drawn[rows], track, length) for track, rows in tracks[:STRIPS])
+    titles = {track: names[track] if names else f"Face {track}" for track, _ in tracks}
+    strips = "".join(_strip(result[rows], drawn[rows], titles[track], length) for track, rows in tracks[:STRIPS])
     more = len(tracks) - STRIPS
     note = f"Areas and lines are drawn smoothed (time constant {DRAWN:g} s); numbers are as they are."
     note += f" {more} more faces were seen for a shorter time; the tables have them." if more > 0 else ""
@@ -59,20 +61,20 @@ def longest(result: Result) -> list[tuple[int, np.ndarray]]:
     return sorted(tracks, key=lambda t: (-len(t[1]), t[0]))
 
 
-def _strip(one: Result, drawn: Result, track: int, length: float) -> str:
+def _strip(one: Result, drawn: Result, name: str, length: float) -> str:
     times = one.timestamps[one.frame]
     expression, affect = one.tasks.get("expression"), drawn.tasks.get("valence_arousal")
-    lanes, peaks, head = "", "", f"Face {track}"
+    lanes, peaks, head = "", "", name
     if expression is not None:
         share = np.bincount(expression.choice, minlength=len(expression.labels)) / len(times)
         head += f": {expression.labels[share.argmax()]} {percent(float(share.max()))} of its time"
         lanes += _lane("em-areas", _areas(drawn.tasks["expression"], times, length), f"{head}, probabilities over time")
         peaks = "".join(_peaks(expression, times, length))
     if affect is not None:
-        lanes += _lane("em-lines", _lines(affect, times, length), f"Face {track}, valence and arousal over time")
+        lanes += _lane("em-lines", _lines(affect, times, length), f"{name}, valence and arousal over time")
     data = escape(json.dumps(_samples(one, times), separators=(",", ":")))
     return (
-        f'<section class="em-strip" data-face="{track}" data-samples="{data}"><h4>{escape(head)}</h4>'
+        f'<section class="em-strip" data-name="{escape(name)}" data-samples="{data}"><h4>{escape(head)}</h4>'
         f'<div class="em-peaks">{peaks}</div>{lanes}</section>'
     )
 

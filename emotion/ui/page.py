@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from emotion.errors import UserError
-from emotion.ui import image, leaderboard, models, scene, theme, video, webcam
+from emotion.ui import compare, image, leaderboard, models, scene, theme, video, voice, webcam
 from emotion.ui.pieces import EXAMPLES, Models
 
 
@@ -30,7 +30,9 @@ TABS = (
     Tab("image", "Image", image.tab, face=True),
     Tab("video", "Video", video.tab, face=True),
     Tab("webcam", "Webcam", webcam.tab, face=True),
+    Tab("voice", "Voice & face", voice.tab),
     Tab("scene", "Scene", scene.tab),
+    Tab("compare", "Compare", compare.tab),
     Tab("leaderboard", "Leaderboard", leaderboard.tab),
     Tab("models", "Models", models.tab),
 )

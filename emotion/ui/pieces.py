@@ -31,6 +31,7 @@ CHOOSE_EXAMPLE = (
 PREDICTORS = {
     "FaceInput": "emotion.predict:FacePredictor",
     "SceneInput": "emotion.scenes:ScenePredictor",
+    "ClipInput": "emotion.clip_predictor:ClipPredictor",
 }
 
 
