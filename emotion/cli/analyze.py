@@ -19,6 +19,7 @@ from rich.console import RenderableType
 from emotion import exports, panels, sampling, timeline
 from emotion.cli import films
 from emotion.cli.console import report, show, table
+from emotion.detectors import detector
 from emotion.draw import overlay
 from emotion.errors import UserError
 from emotion.media import FORMATS, VIDEO_SUFFIXES, is_video, read_image, save_image
@@ -68,6 +69,11 @@ def _check(args: argparse.Namespace) -> None:
 def _predictor(args: argparse.Namespace) -> FacePredictor | ScenePredictor:
     """The model, when it can give all that was asked for."""
     predictor = of_pictures(args.model, args.faces, checked_device(args.device))
+    if args.detector is not None:
+        if isinstance(predictor, ScenePredictor):
+            raise UserError("a scene model finds people itself: --detector has no meaning for it")
+        name, _, file = args.detector.partition("=")
+        predictor.detector = detector(name, file or None, predictor.device)
     nothing = Result(predictor.name, (1, 1), np.zeros(0), np.zeros(0), Faces.empty(), predictor.nothing)
     for form in args.export:
         exports.files(form, nothing, "x")
