@@ -341,9 +341,22 @@ def test_error_of_continuous_dimensions(load) -> None:
     assert found["VAD errors"] == pytest.approx([0.1, 0, 0.3]) and found["VAD error"] == pytest.approx(0.4 / 3)
 
 
-def test_scores_that_are_not_numbers_are_refused() -> None:
+@pytest.mark.parametrize(
+    "measure",
+    [
+        lambda nan: emotic_map.average_precision(np.ones((1, 1)), nan),
+        lambda nan: calibration.reliability(nan, np.ones((1, 1))),
+        lambda nan: audiovisual.top_k(nan, np.zeros(1, int)),
+        lambda nan: expression.confusion(nan, np.zeros(1, int), 1),
+        lambda nan: risk.risk_coverage(nan[0], np.zeros(1)),
+        lambda nan: detection.detection_ap(
+            [{"boxes": np.ones((1, 4)), "scores": nan[0]}], [{"boxes": np.zeros((0, 4))}]
+        ),
+    ],
+)
+def test_predictions_that_are_not_numbers_are_refused(measure) -> None:
     with pytest.raises(ValueError, match="not a number"):
-        emotic_map.average_precision(np.array([[1], [0]]), np.array([[np.nan], [0.5]]))
+        measure(np.full((1, 1), np.nan))
 
 
 def test_module_of_nothing_is_nan(load) -> None:

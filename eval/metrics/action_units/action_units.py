@@ -12,7 +12,7 @@ _CITATION = "Kollias et al.: Analysing Affective Behavior in the First ABAW 2020
 _DESCRIPTION = "F1 per action unit, their mean, accuracy, and the ABAW challenges' total (mean F1 + accuracy) / 2."
 _INPUTS = """
 Args:
-    predictions: per frame a list of probabilities (or 0 and 1), one per unit.
+    predictions: per frame a list of probabilities (or 0 and 1), one per unit; NaN is refused.
     references: per frame a list of 0 and 1; -1 is unlabelled and left out.
     threshold: a unit is present from here on; one number or one per unit. Default 0.5.
     search: also give the thresholds with the highest F1 (for validation data).
@@ -34,6 +34,8 @@ class ActionUnits(evaluate.Metric):
 
     def _compute(self, predictions, references, threshold=0.5, search=False):
         probabilities = np.asarray(predictions, np.float64).reshape(len(predictions), -1)
+        if np.isnan(probabilities).any():
+            raise ValueError("a probability is not a number")
         references = np.asarray(references).reshape(len(references), -1)
         out = {k: v.tolist() for k, v in scores(counts(probabilities >= threshold, references)).items()}
         return out | ({"best_thresholds": best_thresholds(probabilities, references).tolist()} if search else {})

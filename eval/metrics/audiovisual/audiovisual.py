@@ -17,7 +17,7 @@ _CITATION = (
 _DESCRIPTION = "Accuracy, top-5 accuracy, recall, F1 and loss per modality condition (both, audio, video, noise ...)."
 _INPUTS = """
 Args:
-    predictions: per clip a list of logits, one per class.
+    predictions: per clip a list of logits, one per class; NaN is refused.
     references: class index; a negative one is unlabelled and left out.
     conditions: name of the condition of every clip (configuration "conditions" only).
 Returns:

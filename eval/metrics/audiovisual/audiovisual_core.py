@@ -16,13 +16,15 @@ def top_k(logits: np.ndarray, references: np.ndarray, k: int = 1) -> np.ndarray:
         logits: [N, K]; references: class indices [N].
 
     Raises:
-        ValueError: different lengths or an index outside the classes.
+        ValueError: different lengths, an index outside the classes, or a score that is not a number.
     """
     logits, references = np.asarray(logits, np.float64), np.asarray(references, np.int64)
     if logits.ndim != 2 or len(logits) != len(references):
         raise ValueError(f"scores of shape {logits.shape} for {len(references)} references")
     if len(references) and references.max() >= logits.shape[1]:
         raise ValueError(f"class index {references.max()} outside 0 to {logits.shape[1] - 1}")
+    if np.isnan(logits).any():
+        raise ValueError("a score is not a number")
     best = np.argsort(-logits, axis=1, kind="stable")[:, :k]
     return np.where(references < 0, np.nan, (best == references[:, None]).any(axis=1))
 

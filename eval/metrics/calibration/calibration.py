@@ -12,7 +12,7 @@ _CITATION = "Naeini et al.: Obtaining Well Calibrated Probabilities Using Bayesi
 _DESCRIPTION = "How far probabilities can be believed: expected, average and maximum calibration error, Brier, NLL."
 _INPUTS = """
 Args:
-    predictions: per sample a list of probabilities, one per class (or per independent label).
+    predictions: per sample a list of probabilities, one per class (or per independent label); NaN is refused.
     references: class index, negative where unlabelled; with configuration "labels" a list of 0 and 1, -1 unlabelled.
     bins: number of equal bins over [0, 1], default 10.
 Returns:

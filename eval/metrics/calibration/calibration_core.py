@@ -20,13 +20,15 @@ def reliability(confidences: np.ndarray, correct: np.ndarray, bins: int = 10) ->
         "accuracy", "confidence" (both 0 in an empty bin) and "share" (of all values), each [bins].
 
     Raises:
-        ValueError: different shapes.
+        ValueError: different shapes, or a labelled confidence that is not a number.
     """
     p, y = np.asarray(confidences, np.float64).ravel(), np.asarray(correct, np.float64).ravel()
     if len(p) != len(y):
         raise ValueError(f"{len(p)} confidences for {len(y)} labels")
     known = (y == 0) | (y == 1)
     p, y = p[known], y[known]
+    if np.isnan(p).any():
+        raise ValueError("a probability is not a number")
     p = np.clip(p, np.finfo(np.float64).eps, 1 - np.finfo(np.float64).eps)
     where = np.minimum((p * bins).astype(np.int64), bins - 1)
     counts = np.bincount(where, minlength=bins)

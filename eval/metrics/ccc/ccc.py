@@ -11,7 +11,7 @@ _CITATION = "Lin: A concordance correlation coefficient to evaluate reproducibil
 _DESCRIPTION = "Agreement of continuous values such as valence and arousal, in [-1, 1]."
 _INPUTS = """
 Args:
-    predictions: numbers.
+    predictions: numbers; a NaN makes the figure NaN.
     references: numbers; NaN is unlabelled and left out.
     groups: video of every pair (configuration "video" only).
     ddof: divide variances by N - ddof: 0 (default, the ABAW challenges') or 1.

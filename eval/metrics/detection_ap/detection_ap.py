@@ -13,8 +13,9 @@ _CITATION = "Lin et al.: Microsoft COCO: Common Objects in Context. ECCV 2014."
 _DESCRIPTION = "COCO's twelve figures for boxes of one class, also as BENet defines them; emotions of detected people."
 _INPUTS = """
 Args:
-    predictions: per picture {"boxes": [[x0, y0, x1, y1], ...], "scores": [...]}; configuration "emotions" also
-        "emotions": a list of category scores per box, and "at_centres": one per reference, read at its centre.
+    predictions: per picture {"boxes": [[x0, y0, x1, y1], ...], "scores": [...]}, NaN is refused. Configuration
+        "emotions" also "emotions": a list of category scores per box, and "at_centres": one per reference, read at its
+        centre.
     references: per picture {"boxes": [[x0, y0, x1, y1], ...]}; configuration "emotions" also "labels": a list of 0 and
         1 per box.
     mode: "coco" (default, as pycocotools), "corrected" (default of "emotions") or "published" (BENet's).

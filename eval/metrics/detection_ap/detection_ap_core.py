@@ -54,7 +54,7 @@ def detection_ap(predictions: Pictures, references: Pictures, mode: str = "coco"
         mode: one of `MODES`.
 
     Raises:
-        ValueError: different numbers of pictures, or an unknown mode.
+        ValueError: different numbers of pictures, an unknown mode, or a detection that is not a number.
     """
     return figures(match(predictions, references, mode))
 
@@ -98,6 +98,8 @@ def _boxes(pictures: Pictures, mode: str) -> dict[str, np.ndarray]:
 def _detections(pictures: Pictures, mode: str) -> dict[str, np.ndarray]:
     found = _boxes(pictures, mode)
     found["score"] = np.concatenate([np.zeros(0), *(np.asarray(p["scores"], np.float64).ravel() for p in pictures)])
+    if np.isnan(found["score"]).any() or np.isnan(found["box"]).any():
+        raise ValueError("a detection's box or score is not a number")
     found["index"] = np.arange(len(found["score"]))
     order = np.lexsort((-found["score"], found["picture"]))  # stable: equal scores keep their order
     found = {k: v[order] for k, v in found.items()}

@@ -14,10 +14,12 @@ def confusion(predictions: np.ndarray, references: np.ndarray, classes: int) -> 
         classes: number of classes.
 
     Raises:
-        ValueError: different lengths or an index outside the classes.
+        ValueError: different lengths, an index outside the classes, or a score that is not a number.
     """
     predictions, references = np.asarray(predictions), np.asarray(references)
     if predictions.ndim == 2:
+        if np.isnan(predictions).any():
+            raise ValueError("a score is not a number")
         predictions = predictions.argmax(axis=1)
     if predictions.shape != references.shape:
         raise ValueError(f"{len(predictions)} predictions for {len(references)} references")

@@ -11,7 +11,7 @@ _CITATION = "Geifman, El-Yaniv: Selective Classification for Deep Neural Network
 _DESCRIPTION = "Does uncertainty find the errors? Error of the answers kept when the most uncertain are withheld."
 _INPUTS = """
 Args:
-    predictions: uncertainties, larger is less sure.
+    predictions: uncertainties, larger is less sure; NaN is refused.
     references: errors: 0 or 1, or a loss; NaN is unlabelled and left out.
     curve: also give the whole curve.
 Returns:
