@@ -108,7 +108,7 @@ class VideoReader:
     """
 
     def __init__(self, predictor: FacePredictor, hear: Hear | None = None, detect_every: int = 1) -> None:
-        self._predictor, self._reader = predictor, FaceReader(predictor, hear)
+        self._predictor, self._reader, self._hears = predictor, FaceReader(predictor, hear), hear is not None
         self._follower = Follower(predictor, detect_every)
         self.timestamps: list[float] = []
         self._found: list[Faces] = []
@@ -128,6 +128,10 @@ class VideoReader:
         """Everything, once there are no more frames."""
         self._reader.read(alive=())
         counts = [len(faces) for faces in self._found]
+        if not sum(counts):
+            notes = [*notes, "no face was found in this video"]
+        if self._hears and max(counts) > 1:
+            notes = [*notes, "several people are in the picture; the sound was taken for the voice of each"]
         nobody = replace(Faces.empty(), track_ids=np.zeros(0, np.int64))
         return Result(
             model=self._predictor.name,
@@ -137,7 +141,7 @@ class VideoReader:
             faces=Faces.concatenate(self._found) if sum(counts) else nobody,
             tasks=self._reader.take(),
             source=source,
-            notes=tuple(notes if sum(counts) else [*notes, "no face was found in this video"]),
+            notes=tuple(notes),
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -157,6 +158,20 @@ def test_stopping_keeps_what_was_done() -> None:
     assert result.notes == ("stopped after 1.2 of 3.0 seconds",)
 
 
+def test_pictures_in_memory_do_not_grow_with_the_film(tmp_path: Path) -> None:
+    predictor, peaks = FacePredictor(tiny_esr(), Boxes(FACE)), []
+    pictures = [picture for _, picture in video.decode(films.TALK)]
+    for rounds in (1, 2):
+        with video.VideoWriter(tmp_path / f"{rounds}.mp4") as out:
+            for i, picture in enumerate(pictures * rounds):
+                out.write(picture, i / 25)
+        tracemalloc.start()
+        assert len(predictor.video(tmp_path / f"{rounds}.mp4", "all")) == 75 * rounds
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[0] > 16 * pictures[0].nbytes and peaks[1] - peaks[0] < 3 * pictures[0].nbytes  # of 75 more
+
+
 @pytest.mark.parametrize("kind", ["frames", "lanes", "fg2020_rnn"])
 def test_recurrent_models_follow_each_track(kind: str) -> None:
     model, other = recurrent(kind), (10, 40, 110, 160)
@@ -211,6 +226,8 @@ def test_models_that_hear(tmp_path: Path) -> None:
     heard, mute = predictor.video(films.TALK, rate=5), predictor.video(films.remuxed(tmp_path / "m.mp4", "v"), rate=5)
     assert heard.notes == () and mute.notes == ("the video has no sound; voices were taken for silent",)
     assert np.abs(heard.tasks["expression"].values - mute.tasks["expression"].values).max() > 1e-4
+    two = FacePredictor(model, Boxes(FACE, (240, 60, 350, 210))).video(films.TALK, rate=1)
+    assert two.notes == ("several people are in the picture; the sound was taken for the voice of each",)
     broadcast = predictor.video(films.remuxed(tmp_path / "m.ts"), rate=5)  # both tracks start later than 0
     shift = broadcast.timestamps[0]
     np.testing.assert_allclose(broadcast.timestamps, heard.timestamps + shift, atol=0.05)
