@@ -42,9 +42,14 @@ PRESETS = {"benet": benet, "small": benet_small}
 # What a model card says about the training data.
 ANNOTATED = "EMOTIC's emotions are what a few annotators read into strangers' pictures; they agree only in part."
 COMPOSED = (
-    "Emotions were learnt from synthetic faces on pasted figures: Anger, Fear, Happiness, Sadness and Surprise are the "
-    "expressions of those names, Aversion is disgust, Pleasure a valence of at least "
-    f"{PLEASED}, Excitement such a valence with an arousal of at least {EXCITED}. EMOTIC's other categories are absent."
+    "Emotions were learnt from faces of known expression pasted on figures, and from what the face model "
+    "`{weak}` reads in faces of real pictures (only where its most likely class has at least "
+    f"{weak_labels.CONFIDENT:.0%}): weak labels with that model's errors, which also gave grey faces their valence and "
+    "arousal. Anger, Fear, Happiness, Sadness and Surprise are the expressions of those names, Aversion is disgust, "
+    f"Pleasure a valence of at least {PLEASED}, Excitement such a valence with an arousal of at least {EXCITED} (both "
+    "in [-1, 1]; the maps of valence and arousal are in [0, 1]). EMOTIC's other categories have no training signal "
+    "here and are absent, as is dominance: for all 26 import the published weights, `python -m emotion import benet`. "
+    "Figures called composed are of held-back figures, backgrounds and faces."
 )
 
 
@@ -343,5 +348,7 @@ def report(trainee: BENetTrainee, recipe: Recipe, command: str) -> tuple[hub.Car
         dict.fromkeys(s.dataset for role, rows in recipe.data.items() if "valid" not in role for s in rows)
     )
     card = hub.Card(recipe.name, recipe.licence, recipe.commercial, trained_on, figures, "trained by this project")
-    limits = COMPOSED if any(d.dataset == "composed" for d in trainee.valid) else ANNOTATED
+    limits = ANNOTATED
+    if any(d.dataset == "composed" for d in trainee.valid):
+        limits = COMPOSED.format(weak=recipe.rest.get("weak", {}).get("model", "none"))
     return card, figures_of.card_text(card, recipe, model, command, lines, limits, unit="picture")
