@@ -103,7 +103,7 @@ class Dashboard:
         for value in (-1, 0, 1):
             y = bottom - (value + 1) / 2 * (bottom - top)
             canvas.line([(left, y), (right, y)], fill="#D0D0D0", width=2)
-            canvas.text((left - 15, y), f"{value}", fill="black", font=font, anchor="rm")
+            canvas.text((left - 30, y), f"{value}", fill="black", font=font, anchor="rm")
         for second in range(0, int(PAGE) + 1, 2):
             x = left + second / PAGE * (right - left)
             canvas.text((x, bottom + 10), f"{start + second:g} s", fill="black", font=font, anchor="mt")

@@ -29,7 +29,7 @@ def files(form: str, result: Result, stem: str) -> dict[str, bytes]:
 
     Those of the originals know one face per frame: the biggest. "esr" (`esr_csv`) has a row for every frame; so has
     "abaw" (`exports_abaw`), where a frame without a face repeats the nearest one with a face, as predictions for these
-    challenges do; "fg2020" (`fg2020_csv`) has rows for frames with a face.
+    challenges do; "fg2020" (`fg2020_csv`) has rows for frames with a face, counted from 1 as there.
 
     Args:
         form: one of `FORMATS`.
@@ -51,7 +51,7 @@ def files(form: str, result: Result, stem: str) -> dict[str, bytes]:
         raise UserError(f"formats are {', '.join(FORMATS)}, not {form!r}")
     if missing := FOLDERS.keys() - one.tasks.keys():
         raise UserError(f"the FG-2020 table has {', '.join(FOLDERS)}; {result.model} predicts no {missing.pop()}")
-    return {f"fg2020/{stem}.csv": fg2020_csv(one.frame, one.tasks).encode()}
+    return {f"fg2020/{stem}.csv": fg2020_csv(one.frame + 1, one.tasks).encode()}
 
 
 def biggest(result: Result) -> Result:
