@@ -43,6 +43,7 @@ class Entry:
         sha256: of model.safetensors, where the weights are known; also pins what is loaded by name from a Hub.
         original: where the original's weights are, for people; `import_command` turns them into a checkpoint.
         citation: the paper.
+        parameters: of the network, all members together.
         reported: published figures, in words, with their source.
     """
 
@@ -54,6 +55,7 @@ class Entry:
     licence: str
     commercial: bool
     citation: str
+    parameters: int = 0
     bundled: bool = False
     sha256: str = ""
     original: str = ""

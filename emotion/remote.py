@@ -65,11 +65,12 @@ def trusted(name: str) -> Repo | None:
     return Repo(f"{owner}/{name}") if owner else None
 
 
-def cached(place: Repo, file: str) -> bool:
-    """Whether a file of a repository has been downloaded before; contacts nobody."""
+def cached_size(place: Repo, file: str) -> int | None:
+    """Bytes of a file that has been downloaded before, None if it has not; contacts nobody."""
     from huggingface_hub import try_to_load_from_cache
 
-    return isinstance(try_to_load_from_cache(place.id, file, revision=place.revision), str)
+    path = try_to_load_from_cache(place.id, file, revision=place.revision)
+    return Path(path).stat().st_size if isinstance(path, str) else None
 
 
 def fetch(

@@ -22,6 +22,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PYTHON = "/usr/local/stand-in"  # the virtual environment
+NETWORK = re.compile(r"(PIP|UV|SSL|REQUESTS|CURL)_|\w+_proxy$", re.IGNORECASE)  # this machine's way to the index
 PICTURE = ROOT / "emotion" / "ui" / "examples" / "officer.jpg"
 
 
@@ -43,7 +44,12 @@ class Container:
 
     def __init__(self, scratch: Path, arguments: dict[str, str]) -> None:
         self.root, self.arguments = scratch / "root", arguments
-        self.environment = {"PATH": f"{PYTHON}/bin:/usr/local/bin:/usr/bin:/bin", "HOME": "/root"}
+        network = {k: v for k, v in os.environ.items() if NETWORK.match(k)}
+        self.environment = {
+            "PATH": f"{PYTHON}/bin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "HOME": "/root",
+            **network,
+        }
         self.folder, self.user, self.health, self.entry = "/", "0", [], []
         for name in ("root", "upper", "work"):
             (scratch / name).mkdir(parents=True)
@@ -55,14 +61,21 @@ class Container:
         self.base_image()
 
     def base_image(self) -> None:
-        """An empty Python environment that every user may run, and pip (uv in its place where there is one: faster)."""
+        """No users but root; an empty Python that all may run; pip, or uv in its place where there is one: faster."""
+        for name, line in {
+            "passwd": "root:x:0:0::/root:/bin/sh",
+            "group": "root:x:0:",
+            "shadow": "root:*::::::",
+        }.items():
+            (self.root / "etc" / name).write_text(f"{line}\n")
         interpreter = Path(sys.executable).resolve()
         for parent in interpreter.parents:
             (self.root / parent.relative_to("/")).chmod(0o755)
         uv = shutil.which("uv")
         self.run(f"{interpreter} -m venv {'--without-pip' if uv else ''} {PYTHON}")
         if uv:
-            command = f'#!/bin/sh\nshift\nexec {uv} pip install --link-mode copy --python {PYTHON}/bin/python "$@"\n'
+            install = f"{uv} pip install --link-mode copy --python {PYTHON}/bin/python"
+            command = f'#!/bin/sh\nshift\nHOME={Path.home()} exec {install} "$@"\n'
             pip = self.root / PYTHON[1:] / "bin" / "pip"
             pip.write_text(command)
             pip.chmod(0o755)
@@ -73,7 +86,7 @@ class Container:
         shell = ["/bin/sh", "-c", f'cd {self.folder} && exec "$@"', "sh"]
         words = [*shell, "/bin/sh", "-ec", command] if isinstance(command, str) else [*shell, *command]
         user = [] if self.user == "0" else ["setpriv", f"--reuid={self.user}", f"--regid={self.user}", "--clear-groups"]
-        started = subprocess.Popen(["chroot", str(self.root), *user, *words], env=self.environment)
+        started = subprocess.Popen([shutil.which("chroot"), str(self.root), *user, *words], env=self.environment)
         if not background and (code := started.wait()):
             raise subprocess.CalledProcessError(code, command)
         return started

@@ -249,10 +249,11 @@ def test_cache_that_cannot_be_written(hub: Hub, tmp_path: Path) -> None:
 
 
 def test_cached(hub: Hub) -> None:
-    assert not remote.cached(MINE, "model.safetensors")
+    assert remote.cached_size(MINE, "model.safetensors") is None
     fetch()
     hub.seen.clear()
-    assert remote.cached(MINE, "model.safetensors") and not remote.cached(Repo("me/other"), "model.safetensors")
+    assert remote.cached_size(MINE, "model.safetensors") == len(WEIGHTS)
+    assert remote.cached_size(Repo("me/other"), "model.safetensors") is None
     assert hub.seen == []
 
 

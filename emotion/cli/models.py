@@ -12,6 +12,8 @@ from emotion.cli.console import PROGRAM, pairs, show, table
 from emotion.errors import UserError
 from emotion.registry import Entry
 
+WEIGHTS = "model.safetensors"  # as hub.WEIGHTS, which needs torch
+
 
 def run(args: argparse.Namespace) -> int:
     """`models`."""
@@ -28,13 +30,14 @@ def run(args: argparse.Namespace) -> int:
         rows = [dataclasses.asdict(entry) | {"bytes": _size(entry), "weights": _where(entry)} for entry in chosen]
         print(json.dumps(rows, indent=1, ensure_ascii=False))
         return 0
-    out = table("name", "predicts", "weights", "commercial", "licence")
-    for column in out.columns[:3:2]:
-        column.no_wrap = True
+    out = table("name", "predicts", "size", "weights", "licence")
+    for column in out.columns[:4]:
+        column.no_wrap = column.header != "predicts"
     for entry in chosen:
         tasks = ", ".join(entry.tasks).replace("_", " ")
-        out.add_row(entry.name, tasks, _where(entry), _yes(entry.commercial), entry.licence)
-    show(out, "", f"More on one of them: {PROGRAM} info NAME")
+        out.add_row(entry.name, tasks, _megabytes(entry), _where(entry), entry.licence)
+    show(out, "", "A size with ~ is that of a checkpoint in single precision, which is not here yet.")
+    show(f"More on one of them: {PROGRAM} info NAME")
     return 0
 
 
@@ -92,18 +95,26 @@ def _show_checkpoint(name: str, entry: Entry | None) -> None:
 def _where(entry: Entry) -> str:
     """Where the weights are found under the entry's name, in the order of `hub.find`."""
     if entry.bundled:
-        size = _size(entry)
-        return f"bundled, {size / 1e6:.1f} MB" if size else "missing"
+        return "bundled" if _size(entry) else "missing"
     if (Path(entry.name) / "config.json").is_file():
         return "in this folder"
     if (place := remote.trusted(entry.name)) is not None:
-        return "cached" if remote.cached(place, "model.safetensors") else f"Hub: {place}"
+        return "cached" if _size(entry) else f"Hub: {place}"
     return "to import"
 
 
 def _size(entry: Entry) -> int | None:
-    """Bytes of a bundled checkpoint's folder."""
-    return sum(p.stat().st_size for p in entry.folder.glob("*")) or None if entry.bundled else None
+    """Bytes of the weights, where they are on this machine."""
+    if entry.bundled:
+        file = entry.folder / WEIGHTS
+        return file.stat().st_size if file.is_file() else None
+    place = remote.trusted(entry.name)
+    return remote.cached_size(place, WEIGHTS) if place is not None else None
+
+
+def _megabytes(entry: Entry) -> str:
+    size = _size(entry)
+    return f"~{4e-6 * entry.parameters:.1f} MB" if size is None else f"{size / 1e6:.1f} MB"
 
 
 def _yes(value: bool) -> str:
