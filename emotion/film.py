@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from emotion import draw, timeline, video
+from emotion.errors import UserError
 from emotion.outputs import Faces, Result
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def annotate(
     """
     info, drawn = video.probe(source, result.source), timeline.smooth(result, smoothing)
     with video.VideoWriter(path, info.rate, sound=source if info.sound else None) as out:
-        for seconds, picture in video.decode(source, result.source):
+        for seconds, picture in _readable(video.decode(source, result.source)):
             if seconds > until:
                 break
             canvas = draw.overlay(picture, at(drawn, seconds))
@@ -59,6 +60,18 @@ def annotate(
             if progress is not None and progress(seconds, min(info.seconds, until)) is False:
                 return False
     return True
+
+
+def _readable(frames: Iterator[video.Frame]) -> Iterator[video.Frame]:
+    """Frames up to where a video cannot be read on, which the result's notes tell; at least one."""
+    some = False
+    try:
+        for frame in frames:
+            yield frame
+            some = True
+    except UserError:
+        if not some:
+            raise
 
 
 def at(result: Result, seconds: float) -> Result:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ import torch
 
 import emotion
 from emotion import faces as cropping
-from emotion import media, sampling, video
+from emotion import film, media, sampling, video
 from emotion.errors import UserError
 from emotion.models import esr
 from emotion.models.base import FaceInput
@@ -240,13 +240,29 @@ def test_analyze_tells_films_from_pictures_by_their_content(tmp_path: Path) -> N
     model = tiny_esr()
     (tmp_path / "film.jpg").write_bytes(films.TALK.read_bytes())
     (tmp_path / "photo.mp4").write_bytes((films.MEDIA / "portrait_hopper.jpg").read_bytes())
-    film = emotion.analyze(tmp_path / "film.jpg", model, rate=1)
-    assert film.timestamps.tolist() == [0.0, 1.0, 2.0] and film.source == "film.jpg"
+    found = emotion.analyze(tmp_path / "film.jpg", model, rate=1)
+    assert found.timestamps.tolist() == [0.0, 1.0, 2.0] and found.source == "film.jpg"
     assert emotion.analyze(films.TALK.read_bytes(), model, rate=1).timestamps.tolist() == [0.0, 1.0, 2.0]
     with films.TALK.open("rb") as file:
         assert emotion.analyze(file, model, rate=1).timestamps.tolist() == [0.0, 1.0, 2.0]
     photo = emotion.analyze(tmp_path / "photo.mp4", model)
     assert photo.faces.track_ids is None and len(photo) == 1
+
+
+def test_a_film_that_cannot_be_read_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = video.decode
+
+    def broken(*args: object) -> Iterator[video.Frame]:
+        for frame in whole(*args):
+            if frame[0] > 2:
+                raise UserError("the disk went away")
+            yield frame
+
+    monkeypatch.setattr(video, "decode", broken)
+    result = FacePredictor(tiny_esr(), Boxes(FACE)).video(films.TALK)
+    assert len(result) == 16 and result.notes == ("broken off after 1.5 seconds: the disk went away",)
+    assert film.annotate(films.TALK, result, tmp_path / "out.mp4")
+    assert len(list(whole(tmp_path / "out.mp4"))) == 51
 
 
 def test_what_is_no_film(predictor: FacePredictor, tmp_path: Path) -> None:
