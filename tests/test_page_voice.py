@@ -104,10 +104,10 @@ def test_a_voice_alone_works(page: Page, voice: Path) -> None:
 
 
 def test_what_cannot_be_read_is_told_in_place(page: Page, tmp_path: Path) -> None:
-    (tmp_path / "broken.wav").write_bytes(b"RIFF and nothing else")
-    page.set_input_files("#em-voice-sound input[type=file]", tmp_path / "broken.wav")
+    (tmp_path / "broken.mp4").write_bytes((MEDIA / "talk_man_1.mp4").read_bytes()[:300])
+    page.set_input_files("#em-voice-film input[type=file]", tmp_path / "broken.mp4")
     page.wait_for_selector("#em-voice-message .em-error")
-    assert "broken.wav" in page.inner_text("#em-voice-message")
+    assert "broken.mp4" in page.inner_text("#em-voice-message")
 
 
 def test_the_api(address: str, voice: Path) -> None:
@@ -140,6 +140,7 @@ def result(whole: float, voice: float, face: float) -> Result:
         ((0.9, 0.8, 0.2), ("The voice carried it", "without the voice it falls to 20 %", "too picks")),
         ((0.9, 0.2, 0.95), ("The face carried it", "without the voice it rises to 95 %", "on the contrary")),
         ((0.9, 0.88, 0.9), ("Either would do", "without the voice it stays at 90 %")),
+        ((0.9, 0.1, 0.2), ("It took both", "without the face it falls to 10 %")),
     ],
 )
 def test_words_follow_the_numbers(values: tuple[float, ...], words: tuple[str, ...]) -> None:

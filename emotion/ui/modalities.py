@@ -13,6 +13,7 @@ from emotion.outputs import Result, Task
 from emotion.ui import plots
 
 LITTLE = 0.05  # of probability: leaving a modality out that changes less than this does not matter
+MUCH = 0.25  # where leaving out either costs as much as this, neither alone would have done
 
 
 def readout(result: Result) -> str:
@@ -57,15 +58,20 @@ def carried(result: Result) -> str:
     falls = {name: whole - value for name, value in left.items()}
     carrier = max(falls, key=falls.get)
     other = next(name for name in MODALITIES if name != carrier)
-    head = f"The {carrier} carried it." if falls[carrier] >= LITTLE else "Either would do."
+    if min(falls.values()) >= MUCH:
+        head = "It took both."
+    else:
+        head = f"The {carrier} carried it." if falls[carrier] >= LITTLE else "Either would do."
     texts = [f"without the {name} {_change(whole, left[name])}" for name in (carrier, other)]
     words = f"Probability of {escape(label)} {percent(whole)}; {', '.join(texts)}."
     attention = dict(zip(MODALITIES, mean(result.tasks["attention"]).values[0]))
     rows = [_row(f"{name} left out", falls[name], f"{100 * falls[name]:+.0f}".replace("-", "−")) for name in MODALITIES]
     rows += [_row(f"attention to {name}", float(value), f"{value:.2f}") for name, value in attention.items()]
     chosen = max(attention, key=attention.get)
-    agrees = "too picks" if chosen == carrier else "picks, on the contrary,"
-    more = f"Attention {agrees} single moments of the {chosen} more than of the {_other(chosen)}."
+    more = "Attention prefers moments of neither."
+    if attention[chosen] - attention[_other(chosen)] >= LITTLE / 5:
+        agrees = "too picks" if chosen == carrier else "picks, on the contrary,"
+        more = f"Attention {agrees} single moments of the {chosen} more than of the {_other(chosen)}."
     return (
         f'<p class="em-text"><strong>{head}</strong> {words} {more}</p>'
         f'<div class="em-units">{plots.bar_rows(rows)}</div>'
