@@ -21,8 +21,9 @@ Place = Callable[[float, float], tuple[float, float]]
 
 
 def drawings(table: Table, tables: list[Table]) -> str:
-    """Every drawing of a table, one after the other; "" where there is nothing to draw."""
-    return accuracy_against_speed(table, tables) + risk_coverage(table)
+    """Every drawing of a table, one after the other, as wide as it is; "" where there is nothing to draw."""
+    parts = (accuracy_against_speed(table, tables), risk_coverage(table))
+    return "".join(f'<div class="scroll" tabindex="0" role="group">{part}</div>' for part in parts if part)
 
 
 def accuracy_against_speed(table: Table, tables: list[Table]) -> str:

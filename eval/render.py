@@ -6,6 +6,7 @@ import csv
 import html
 import io
 import json
+import re
 from collections.abc import Callable
 from importlib.resources import files
 
@@ -147,22 +148,43 @@ def as_json(tables: list[Table]) -> str:
 def as_html(tables: list[Table]) -> str:
     """One page without anything to fetch: tables sort by a click or the keyboard, and work without scripts."""
     page = files("eval").joinpath("leaderboard.html").read_text(encoding="utf-8")
-    body = "\n".join(_section(table) + drawings(table, tables) for table in tables)
+    body = "\n".join(_section(table, tables) for table in tables)
     return page.replace("{{title}}", TITLE).replace("{{legend}}", html.escape(LEGEND)).replace("{{tables}}", body)
 
 
-def _section(table: Table) -> str:
-    head = "".join(f'<th scope="col">{html.escape(h)}</th>' for h in header(table))
+def _section(table: Table, tables: list[Table]) -> str:
+    titles = header(table)
+    head = "".join(f'<th scope="col">{html.escape(h)}</th>' for h in titles)
     rows = []
     for row in table.rows:
         first, model, *rest = (html.escape(c) for c in cells(table, row))
-        tail = "".join(f"<td>{c}</td>" for c in rest)
+        tail = "".join(
+            f'<td class="text">{cell}</td>' if title in _TEXTS else f"<td>{_two_lines(cell)}</td>"
+            for title, cell in zip(titles[2:], rest)
+        )
         kind = "measured" if row.measured else "reported"
         rows.append(f'<tr class="{kind}"><td>{first}</td><th scope="row">{model}</th>{tail}</tr>')
-    caption = html.escape(table.title)
+    body = f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody>"
+    more = _per_label(table) + _commands(table) + drawings(table, tables)
+    return f"<section>{_scrolling(2, table.title, body)}{more}</section>"
+
+
+_TEXTS = ("licence", "origin", "note")  # columns whose cells may have several lines
+
+
+def _two_lines(cell: str) -> str:
+    """An interval goes below its figure."""
+    value, bracket, interval = cell.partition(" [")
+    return f"{value} <small>[{interval}</small>" if bracket else cell
+
+
+def _scrolling(level: int, title: str, body: str) -> str:
+    """A table below its heading, in a region that scrolls by itself, also by keyboard."""
+    name = re.sub(r"\W+", "-", title)
+    by = f'aria-labelledby="{name}"'
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{caption}"><table><caption>{caption}</caption>'
-        f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>{_per_label(table)}{_commands(table)}"
+        f'<h{level} id="{name}">{html.escape(title)}</h{level}>'
+        f'<div class="scroll" tabindex="0" role="region" {by}><table {by}>{body}</table></div>'
     )
 
 
@@ -178,12 +200,9 @@ def _per_label(table: Table) -> str:
             values = (row.per_label[metric].get(label) for label in labels)
             tail = "".join(f"<td>{'' if v is None else f'{v:.3f}'}</td>" for v in values)
             body += f'<tr><th scope="row">{html.escape(row.model)}</th>{tail}</tr>'
-        parts.append(
-            f'<div class="scroll" tabindex="0" role="region" aria-label="{html.escape(metric)}"><table>'
-            f"<caption>{html.escape(metric.replace('_', ' '))}</caption><thead><tr>{head}</tr></thead>"
-            f"<tbody>{body}</tbody></table></div>"
-        )
-    return f"<details><summary>By label</summary>{''.join(parts)}</details>" if parts else ""
+        parts.append((metric, f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"))
+    tables = (_scrolling(3, f"{metric.replace('_', ' ')}: {table.title}", body) for metric, body in parts)
+    return f"<details><summary>By label</summary>{''.join(tables)}</details>" if parts else ""
 
 
 def _commands(table: Table) -> str:
