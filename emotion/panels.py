@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,8 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from emotion import draw
-from emotion.errors import UserError
-from emotion.outputs import Result, Task
+from emotion.outputs import Result, Task, write_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -188,10 +188,9 @@ def curves(result: Result, path: str | Path) -> None:
         figure.legend(named.values(), named.keys(), loc="outside upper center", ncols=6, frameon=False)
     else:
         rows[0].set_title("no face")
-    try:
-        FigureCanvasAgg(figure).print_png(str(path))
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    png = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(png)
+    write_file(path, png.getvalue())
 
 
 def _track(axes: Axes, one: Result, timestamps: np.ndarray) -> None:
