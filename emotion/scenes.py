@@ -46,7 +46,7 @@ class ScenePredictor:
         flip: average with the mirrored picture, as published results do; twice the time.
         size: working size, the shorter side in pixels (a multiple of 32); default the model's own. Smaller is faster
             and loses small people.
-        options: detection threshold, largest number of people and mode.
+        options: detection threshold, largest number of people and mode; default the model's own threshold.
         device: where the network runs.
 
     Raises:
@@ -58,7 +58,7 @@ class ScenePredictor:
         model: nn.Module | str | Path,
         flip: bool = False,
         size: int | None = None,
-        options: decode.Decoding = decode.DEFAULT,
+        options: decode.Decoding | None = None,
         device: str | torch.device = "cpu",
     ) -> None:
         self.name = "" if isinstance(model, nn.Module) else str(model)
@@ -71,7 +71,8 @@ class ScenePredictor:
             self.input = replace(spec, size=size or spec.size)
         except ValueError as error:
             raise UserError(str(error)) from error
-        self.flip, self.options, self.device = flip, options, device
+        self.options = options or replace(decode.DEFAULT, threshold=self.model.config.person_threshold)
+        self.flip, self.device = flip, device
 
     def image(self, picture: Any, source: str = "", boxes: Box | None = None) -> Result:
         """One picture (anything `media.read_image` takes); see `images`."""

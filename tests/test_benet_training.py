@@ -91,6 +91,39 @@ def test_composed_scenes_are_labelled_completely(composer) -> None:
     assert known > 5 and empty > 2
 
 
+def test_things_are_nobody_and_figures_keep_what_their_own_face_says(parts) -> None:
+    figures, empty = parts
+    how = compose.Arrangement(side=96, empty=1, things=4)
+    nobody = compose.Composer(figures, [empty], [faces()], 1, how)
+    for seed in range(5):
+        sample = nobody.sample(0, np.random.default_rng(seed))
+        assert not len(sample.boxes) and not len(sample.ignore)
+    scenes = tuple(replace(s, labels=(("Fear",),) * len(s), vad=np.full((len(s), 3), 4.0)) for s in figures.scenes)
+    read = replace(figures, scenes=scenes, vocabulary=compose.LABELS)
+    how = compose.Arrangement(side=320, crowd=1, empty=0, faces=0, height=(1.5, 1.6), cut=0)
+    own = compose.Composer(read, [empty], [faces()], 1, how)
+    samples = [own.sample(0, np.random.default_rng(seed)) for seed in range(12)]
+    known = [s for s in samples if s.known.any()]
+    assert len(known) > 3
+    for sample in known:
+        assert sample.labels[0].tolist() == [name == "Fear" for name in compose.LABELS]
+        assert sample.affect[0].tolist() == pytest.approx([0.4] * 3)
+
+
+def test_grey_scenes_take_grey_faces(parts) -> None:
+    figures, empty = parts
+    angry = replace(faces(), picture=lambda i: np.full((48, 48), 200, np.uint8))
+    angry.targets["expression"][:] = [0, 1, 0]
+    angry.targets["valence_arousal"][:] = [-0.7, 0.7]
+    for share, expected in ((1.0, {"Anger"}), (0.0, {"Anger", "Excitement", "Happiness", "Pleasure"})):
+        how = compose.Arrangement(side=160, crowd=3, empty=0, faces=1, grey=share)
+        composer = compose.Composer(figures, [empty], [faces(), angry], 1, how)
+        samples = [composer.sample(0, np.random.default_rng(seed)) for seed in range(12)]
+        seen = {n for s in samples for row in s.labels[s.known] for n, on in zip(compose.LABELS, row) if on}
+        assert seen == expected
+        assert all((np.ptp(s.picture, axis=2) == 0).all() for s in samples) == (share == 1)
+
+
 def test_boxes_surround_the_bright_figures(parts) -> None:
     """Figures of the synthetic set are brighter than any ground: a lone one's box is where the bright pixels are."""
     figures, empty = parts
@@ -161,6 +194,35 @@ def test_people_moved_out_of_the_crop_are_no_targets() -> None:
     m = np.array([[1, 0, -50.0], [0, 1, 0], [0, 0, 1]])
     boxes = np.array([[0, 0, 40, 40], [60, 0, 90, 40], [45, 10, 60, 30.0]])
     assert augment.inside(boxes, m, 64).tolist() == [False, True, True]
+
+
+def test_crops_lie_anywhere_but_inside() -> None:
+    how = augment.Variation(scale=(0.5, 0.5), rotate=0, perspective=0, anywhere=True)
+    corners = []
+    for seed in range(50):
+        m = augment.matrix(augment.draw(np.random.default_rng(seed)), (200, 100), 64, False, how)
+        corners.append(np.linalg.inv(m) @ [[0, 64], [0, 64], [1, 1]])
+    first, last = (np.array([c[:2, k] for c in corners]) for k in (0, 1))
+    assert (first >= -1e-6).all() and (last <= [200 + 1e-6, 100 + 1e-6]).all()
+    assert np.ptp(first[:, 0]) > 100 and np.ptp(first[:, 1]) > 30
+
+
+def test_what_is_left_of_people_outside_the_crop_is_ignored() -> None:
+    source = data.Annotated(scene_of([[20, 10, 80, 70], [0, 0, 10, 80]]))
+    how = augment.Variation(scale=(0.5, 0.5), rotate=0, perspective=0, move=0, flip=0)
+    dataset = data.SceneData([source], TINY, {"det+bu": 1.0}, how)
+    sample = source.sample(0, np.random.default_rng(0))
+    row = dataset.row(sample, "det+bu", augment.draw(np.random.default_rng(0), 0), np.random.default_rng(0))
+    assert len(row["boxes0"]) == 1 and len(row["ignore0"]) == 1
+
+
+def test_from_scratch_nobody_is_seen_at_first() -> None:
+    model = BENet(TINY).eval()
+    training.initialise(model, scratch=True)
+    with torch.no_grad():
+        out = model(torch.randn(1, 3, 64, 64))
+    assert abs(out["heatmap1"].sigmoid() - 0.1).max() < 0.05
+    assert model.bu.high[-1][-1].bias.tolist() == pytest.approx([training.PRIOR] * 8 + [0, 0])
 
 
 def test_boxes_follow_the_picture() -> None:
@@ -234,6 +296,14 @@ def test_thresholds_maximise_f1() -> None:
     labels = np.array([[1, 0], [1, 0], [0, 0], [0, 0]], float)
     scores = np.array([[0.9, 0.1], [0.3, 0.2], [0.2, 0.3], [0.1, 0.4]])
     assert training.thresholds(labels, scores) == (0.3, 0.5)
+
+
+def test_threshold_of_people_maximises_f1() -> None:
+    boxes = np.array([[0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10], [60, 0, 70, 10.0]])
+    found = [{"boxes": boxes, "scores": np.array([0.9, 0.6, 0.4, 0.2])}]
+    truth = [{"boxes": boxes[[0, 2]]}]  # two of the three strongest are right: 0.8; the strongest alone: 0.67
+    assert training.person_threshold(found, truth) == 0.4
+    assert training.person_threshold(found, [{"boxes": np.zeros((0, 4))}]) is None
 
 
 def test_detections_too_short_to_be_annotated_are_not_judged() -> None:

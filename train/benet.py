@@ -21,6 +21,7 @@ from emotion.datasets.scenes import Scene, Scenes
 from emotion.errors import UserError
 from emotion.importers import benet as originals
 from emotion.labels import VAD
+from emotion.models import benet_decode as decode
 from emotion.models.benet import BENet, benet, benet_small
 from emotion.predict import FacePredictor
 from eval import emotic
@@ -192,15 +193,40 @@ def thresholds(labels: np.ndarray, scores: np.ndarray) -> tuple[float, ...]:
     return tuple(float(t) if n else 0.5 for t, n in zip(chosen, labels.sum(axis=0)))
 
 
+def person_threshold(found: list[dict[str, np.ndarray]], truth: list[dict[str, np.ndarray]]) -> float | None:
+    """The detection score from which on calling a box a person gives the highest F1 at IoU 0.5; None without people.
+
+    Args:
+        found, truth: per picture, as `detection_ap` takes them.
+    """
+    matches = detection.match(found, truth)
+    counted = matches.counted[:, 0, 0]
+    scores, true = matches.scores[counted], matches.true[:, 0, 0][counted]
+    if not true.any():
+        return None
+    order = np.argsort(-scores, kind="stable")
+    f1 = 2 * true[order].cumsum() / (np.arange(1, len(order) + 1) + matches.annotations[:, 0].sum())
+    return float(scores[order][f1.argmax()])
+
+
 def calibrate(model: BENet, data: list[Scenes]) -> None:
-    """Set the model's thresholds from labelled validation scenes; without any they stay."""
-    rows = []
+    """Set the model's thresholds: of emotions from labelled validation scenes, of people from real ones with boxes.
+
+    Without such scenes they stay.
+    """
+    rows, pairs = [], []
     for part in data:
+        if "det" in model.config.heads and part.dataset != "composed":
+            scenes, outputs = _read(model, part)
+            pairs += [_complete(s, d) for s, d in zip(scenes, outputs.detections)]
         if part.vocabulary == model.config.labels:
             scenes, outputs = _read(model, part)
             labels = _targets(part, scenes)[0]
             known = np.isfinite(labels).all(axis=1)
             rows.append((labels[known], outputs.scores["bu"][known][:, : labels.shape[1]]))
+    if pairs and (threshold := person_threshold(*map(list, zip(*pairs)))) is not None:
+        # a hair below, because a peak must be above it; never below what was searched
+        model.config = replace(model.config, person_threshold=max(threshold - 1e-6, decode.DEFAULT.threshold))
     if any(len(labels) for labels, _ in rows):
         labels, scores = (np.concatenate(column) for column in zip(*rows))
         model.config = replace(model.config, thresholds=thresholds(labels, scores))

@@ -52,6 +52,7 @@ class BENetConfig:
         affect: continuous values (out of `labels.VAD`), maps of their own after the emotions.
         extra: emotions of a second training set, read from the first ones' logits by one linear layer per head.
         thresholds: from which probability on an emotion counts as present; one per emotion, or one for all.
+        person_threshold: heatmap value above which a peak is a person.
     """
 
     input: decode.SceneInput = field(default_factory=decode.SceneInput)
@@ -65,6 +66,7 @@ class BENetConfig:
     affect: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
     thresholds: tuple[float, ...] = (0.5,)
+    person_threshold: float = decode.DEFAULT.threshold
 
     def __post_init__(self) -> None:
         if "bu" not in self.heads or not set(self.heads) <= set(HEADS):
