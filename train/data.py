@@ -65,6 +65,25 @@ class FaceData(Dataset):
         return np.where(np.isfinite(values).all(axis=1), np.nan_to_num(values).argmax(axis=1), -1)
 
 
+def films(parts: Sequence[Samples]) -> list[np.ndarray]:
+    """Indices of the pictures of every video, in order, counted over all parts.
+
+    Raises:
+        UserError: a data set without videos.
+    """
+    out, start = [], 0
+    for part in parts:
+        if part.groups is None:
+            raise UserError(
+                f"{part.dataset} has no videos to cut windows from: frames: 1 (fg2020: 0) takes single pictures"
+            )
+        order = np.argsort(part.groups, kind="stable")
+        ends = np.flatnonzero(part.groups[order][1:] != part.groups[order][:-1]) + 1
+        out += [start + film for film in np.split(order, ends)]
+        start += len(part)
+    return out
+
+
 def loader(data: Dataset, batch: int, shuffle: bool, workers: int = 0) -> DataLoader:
     """Batches of a `FaceData` or a subset of one; a last small batch is kept, but never a single shuffled sample."""
     ragged = shuffle and len(data) > batch and len(data) % batch == 1  # batch norm cannot train on one sample

@@ -17,9 +17,8 @@ from emotion.audio import Sound
 from emotion.clips import RATE, cut_sound, sound_windows, training_windows
 from emotion.datasets import Samples
 from emotion.datasets.affwild2 import find_video, frame_rate, parse_path
-from emotion.errors import UserError
 from emotion.models.base import FaceInput
-from train.data import Batch, FaceData
+from train.data import Batch, FaceData, films
 from train.fg2020_data import TaskBatches
 
 Cutter = Callable[[list[str]], np.ndarray]
@@ -52,7 +51,7 @@ class Clips(FaceData):
         self.ids = [i for part in self.parts for i in part.ids]
         self.labels, self.frames, self.sound = labels, frames, sound
         self.soft: dict[str, Tensor] = {}
-        self.films = self._films() if frames > 1 else []
+        self.films = films(self.parts) if frames > 1 else []
         windows = [film[training_windows(len(film), frames, fps)] for film in self.films]
         self.units = np.concatenate(windows) if frames > 1 else np.arange(len(self.ids))[:, None]
 
@@ -64,18 +63,6 @@ class Clips(FaceData):
         other = copy(self)
         other.spec, other._kept = spec, {}
         return other
-
-    def _films(self) -> list[np.ndarray]:
-        """Indices of the pictures of every clip, in order."""
-        out, start = [], 0
-        for part in self.parts:
-            if part.groups is None:
-                raise UserError(f"{part.dataset} has no clips; train it with frames: 1")
-            order = np.argsort(part.groups, kind="stable")
-            ends = np.flatnonzero(part.groups[order][1:] != part.groups[order][:-1]) + 1
-            out += [start + film for film in np.split(order, ends)]
-            start += len(part)
-        return out
 
     def labelled(self, task: str) -> np.ndarray:
         """Units all of whose pictures have a label of the task, int64."""

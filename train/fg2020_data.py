@@ -12,7 +12,7 @@ from emotion.datasets import Samples
 from emotion.errors import UserError
 from emotion.models.base import FaceInput, enlarge
 from emotion.models.fg2020 import windows
-from train.data import Batch, FaceData
+from train.data import Batch, FaceData, films
 
 
 class Units(FaceData):
@@ -42,10 +42,10 @@ class Units(FaceData):
             raise UserError(f"crops must be free or once, not {crops!r}")
         self.length = length
         self.once = float(torch.rand(())) if crops == "once" else None
-        films = self.videos()
-        self.order = np.concatenate(films) if films else np.zeros(0, np.int64)
+        videos = self.videos()
+        self.order = np.concatenate(videos)
         self.units = (
-            np.concatenate([film[windows(len(film), length, overlap)] for film in films])
+            np.concatenate([video[windows(len(video), length, overlap)] for video in videos])
             if length
             else np.arange(len(self.order))[:, None]
         )
@@ -55,17 +55,7 @@ class Units(FaceData):
 
     def videos(self) -> list[np.ndarray]:
         """Indices of the pictures of every video, in order; for single images one array per data set."""
-        out, start = [], 0
-        for part in self.parts:
-            if not self.length:
-                out.append(np.arange(start, start + len(part)))
-            elif part.groups is None:
-                raise UserError(f"{part.dataset} has no videos; a model with frames cannot learn from it")
-            else:
-                names = dict.fromkeys(part.groups.tolist())
-                out += [start + np.flatnonzero(part.groups == name) for name in names]
-            start += len(part)
-        return out
+        return films(self.parts) if self.length else np.split(np.arange(self.ends[-1]), self.ends[:-1])
 
     def labelled(self, task: str) -> np.ndarray:
         """Units in which any picture has a label of the task, int64."""
