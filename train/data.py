@@ -74,9 +74,7 @@ def films(parts: Sequence[Samples]) -> list[np.ndarray]:
     out, start = [], 0
     for part in parts:
         if part.groups is None:
-            raise UserError(
-                f"{part.dataset} has no videos to cut windows from: frames: 1 (fg2020: 0) takes single pictures"
-            )
+            raise UserError(f"{part.dataset} has no videos to cut windows from; frames: 1 (fg2020: 0) reads pictures")
         order = np.argsort(part.groups, kind="stable")
         ends = np.flatnonzero(part.groups[order][1:] != part.groups[order][:-1]) + 1
         out += [start + film for film in np.split(order, ends)]
