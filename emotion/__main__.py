@@ -144,7 +144,8 @@ def _scenes(command: Callable[..., argparse.ArgumentParser]) -> None:
 
 def _video_options(sub: argparse.ArgumentParser) -> None:
     text = "frames of a video: a number per second, all, or F/30 (the original ESR's rule); default: 10, or all for "
-    sub.add_argument("--fps", metavar="N|F/30|all", help=text + "recurrent models")
+    text += "recurrent models; models of voice and face: decisions per second, or faithful (the original's rule)"
+    sub.add_argument("--fps", metavar="N|F/30|all", help=text)
     text = "search every N-th of these frames for faces; between them boxes move on evenly; default: %(default)s"
     sub.add_argument("--detect-every", type=int, default=1, metavar="N", help=text)
     text = "smooth the numbers of videos with this time constant; default: 0, not at all"

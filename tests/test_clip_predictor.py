@@ -13,7 +13,8 @@ import soundfile
 import torch
 
 import emotion
-from emotion import audio, stretches, video
+from emotion import __main__ as command
+from emotion import audio, hub, stretches, video
 from emotion.clip_predictor import FAITHFUL, ClipPredictor
 from emotion.errors import UserError
 from emotion.models.avfusion import AVFusion, AVFusionConfig
@@ -235,3 +236,32 @@ def test_documents_follow_the_schema(predictor: ClipPredictor, tmp_path: Path) -
     schema = json.loads((Path(__file__).parent.parent / "docs" / "schema.json").read_text())
     for source in (TALK, sound_file(tmp_path / "voice.wav", tone(5.0))):
         jsonschema.validate(json.loads(predictor.clip(source).to_json()), schema)
+
+
+# -- command line ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A checkpoint of the random model."""
+    card = hub.Card("avfusion_small.random", "MIT", True)
+    hub.save(model(), "avfusion", tmp_path / "model", card, "# Random\n")
+    return tmp_path / "model"
+
+
+def test_the_command_reads_films_and_sound_files(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    voice = sound_file(tmp_path / "voice.flac", tone(5.0))
+    out = tmp_path / "out"
+    paths = [str(p) for p in (TALK, voice, tmp_path / "missing.wav")]
+    assert command.main(["analyze", *paths, "--model", str(folder), "-o", str(out)]) == 2
+    told = capsys.readouterr()
+    assert "missing.wav" in told.err and "1 of 3" in told.err
+    assert "voice left out" in told.out and "judged by the voice alone" in told.out
+    names = ["talk_man_1.csv", "talk_man_1.json", "voice.csv", "voice.json"]
+    assert sorted(p.name for p in out.iterdir()) == names
+    assert command.main(["analyze", str(voice), "--model", str(folder), "--json", "--fps", FAITHFUL]) == 0
+    assert len(json.loads(capsys.readouterr().out)["frames"]) == 1
+    assert command.main(["analyze", str(voice), "--model", str(folder), "--export", "abaw", "-o", str(out)]) == 2
+    assert "voice and face" in capsys.readouterr().err

@@ -16,13 +16,15 @@ import torch
 from PIL import Image
 from rich.console import RenderableType
 
-from emotion import exports, panels, sampling, timeline
-from emotion.cli import films
+from emotion import exports, hub, panels, sampling, timeline
+from emotion.cli import clips, films
 from emotion.cli.console import report, show, table
-from emotion.detectors import detector
+from emotion.clip_predictor import FAITHFUL, ClipPredictor
+from emotion.detectors import Detector, detector
 from emotion.draw import overlay
 from emotion.errors import UserError
 from emotion.media import FORMATS, VIDEO_SUFFIXES, is_video, read_image, save_image
+from emotion.models.base import ClipInput
 from emotion.outputs import Faces, Result, Task
 from emotion.predict import FacePredictor, of_pictures
 from emotion.scenes import ScenePredictor
@@ -42,15 +44,24 @@ def run(args: argparse.Namespace) -> int:
     stems = {} if args.output is None else _stems(paths, args.output)
     predictor = _predictor(args) if paths else None
     failed = len(errors)
+    if isinstance(predictor, ClipPredictor):
+        unreadable, stopped = clips.analyze(predictor, paths, [_printable(p.name) for p in paths], args, stems)
+        return _finished(failed + unreadable, len(errors) + len(paths), stopped)
     for films_follow, group in groupby(paths, is_video):
         if films_follow:
             unreadable, stopped = _films(predictor, list(group), args, stems)
             if stopped:
-                return 130
+                return _finished(failed + unreadable, len(errors) + len(paths), stopped)
         else:
             unreadable = _pictures(predictor, list(group), args, stems)
         failed += unreadable
-    total = len(errors) + len(paths)
+    return _finished(failed, len(errors) + len(paths), stopped=False)
+
+
+def _finished(failed: int, total: int, stopped: bool) -> int:
+    """The exit code; says how many files failed, where there are several."""
+    if stopped:
+        return 130
     if failed and total > 1:
         print(f"{failed} of {total} could not be analysed", file=sys.stderr)
     return 2 if failed else 0
@@ -58,7 +69,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> None:
     """Refuse, before any work, values that options cannot have."""
-    sampling.rule(args.fps)
+    if args.fps != FAITHFUL:
+        sampling.rule(args.fps)
     timeline.Smoother(args.smooth)
     if args.detect_every < 1:
         raise UserError(f"--detect-every must be at least 1, not {args.detect_every}")
@@ -66,18 +78,28 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError("--export and --details write files: say where with -o DIR")
 
 
-def _predictor(args: argparse.Namespace) -> FacePredictor | ScenePredictor:
+def _predictor(args: argparse.Namespace) -> FacePredictor | ScenePredictor | ClipPredictor:
     """The model, when it can give all that was asked for."""
-    predictor = of_pictures(args.model, args.faces, checked_device(args.device))
+    device = checked_device(args.device)
+    model = hub.load(args.model, device)
+    if isinstance(getattr(model.config, "input", None), ClipInput):
+        if args.export or args.details or args.smooth:
+            raise UserError(f"{args.model} reads voice and face: --export, --details and --smooth are for faces alone")
+        return ClipPredictor(model, args.detector and _detector(args.detector, device), device)
+    predictor = of_pictures(model, args.faces, device)
     if args.detector is not None:
         if isinstance(predictor, ScenePredictor):
             raise UserError("a scene model finds people itself: --detector has no meaning for it")
-        name, _, file = args.detector.partition("=")
-        predictor.detector = detector(name, file or None, predictor.device)
+        predictor.detector = _detector(args.detector, device)
     nothing = Result(predictor.name, (1, 1), np.zeros(0), np.zeros(0), Faces.empty(), predictor.nothing)
     for form in args.export:
         exports.files(form, nothing, "x")
     return predictor
+
+
+def _detector(text: str, device: str) -> Detector:
+    name, _, file = text.partition("=")
+    return detector(name, file or None, device)
 
 
 def _films(

@@ -55,7 +55,8 @@ class Bar:
 
 
 @contextmanager
-def _progress() -> Iterator[Progress]:
+def progress_bar() -> Iterator[Progress]:
+    """Where `Bar` draws; nothing is drawn where stderr is no terminal."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
@@ -71,14 +72,14 @@ def analyze(predictor: FacePredictor, path: Path, name: str, args: argparse.Name
     Raises:
         UserError: the video cannot be read, or the files cannot be written.
     """
-    with Stop() as stop, _progress() as progress:
+    with Stop() as stop, progress_bar() as progress:
         bar = Bar(progress, f"{name}: reading", stop)
         result = predictor.video(path, args.fps, args.detect_every, name, bar)
     stopped = stop.asked
     result = timeline.smooth(result, args.smooth)
     if stem is not None:
         save(result, args.output, stem, args.export)
-        with Stop() as stop, _progress() as progress:
+        with Stop() as stop, progress_bar() as progress:
             _draw(path, result, args, args.output / f"{stem}.mp4", stopped, Bar(progress, f"{name}: drawing", stop))
         stopped |= stop.asked
     if args.json:
