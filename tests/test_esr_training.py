@@ -112,9 +112,30 @@ def test_every_face_of_ck_is_tested_once(tmp_path, capsys):
     esr_folds.keep(trials, recipe, tmp_path)
     pooled = sum(t.accuracy * len(t.faces) for t in trials) / len(everything)
     assert esr_folds.table(trials)[-1] == f"{len(everything)} faces: {pooled:.4f}"
-    arguments = ["--dataset", "ckplus", "--data", str(data), "--split", "all", "--out", str(tmp_path / "results")]
+    arguments = ["--dataset", "ckplus", "--data", str(data), "--out", str(tmp_path / "results")]
+    one = ["run", "--model", str(tmp_path / "fold-3/esr4.ckplus"), "--split", "test", "--option", "fold=3", "--quiet"]
+    assert evaluation.main([*one, *arguments]) == 0
+    assert f"{trials[3].accuracy:.4f}" in capsys.readouterr().out  # the checkpoint that was kept is the one tested
+    arguments += ["--split", "all"]
     assert evaluation.main(["score", "--predictions", str(tmp_path / "predictions.npz"), *arguments]) == 0
     assert f"{pooled:.4f}" in capsys.readouterr().out
+
+
+def test_affectnet_is_evaluated_in_both_tasks(tmp_path, capsys):
+    data = affectnet.fake(tmp_path / "data")
+    recipe = small("esr-affectnet-affect", affect=True)
+    trainee = esr.assemble(recipe, *([affectnet.load(data, s)] for s in ("train", "valid")))
+    hub.save(trainee.model, "esr", tmp_path / "model", *esr.report(trainee, recipe, "command"))
+    arguments = ["--dataset", "affectnet", "--data", str(data), "--split", "valid", "--out", str(tmp_path / "results")]
+    assert evaluation.main(["run", "--model", str(tmp_path / "model"), *arguments, "--quiet"]) == 0
+    said = capsys.readouterr().out
+    measured = esr.affect_figures(
+        esr.predict(trainee.model, trainee.valid)["valence_arousal"].mean(0).numpy(),
+        trainee.valid.targets["valence_arousal"].numpy(),
+    )
+    assert all(name in said for name in ("accuracy", "recall", "ccc_valence", "rmse_arousal"))
+    printed = float(re.search(r"rmse_valence +([0-9.]+)", said)[1])
+    assert printed == pytest.approx(measured["rmse_valence"], abs=2e-4)
 
 
 def test_curves_have_a_column_per_stage_and_a_line_per_figure():

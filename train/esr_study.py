@@ -33,21 +33,21 @@ from train.report import pictures_seen
 
 POOL = 1000  # faces per class that a seed's networks are trained on; stages draw their subsets from them
 REPLICATES = 1000
-VARIANTS = {
+VARIANTS = {  # "separate" is the traditional ensemble, "staged" the paper's training
     "single": "single network",
-    "separate": "separate networks (traditional ensemble)",
-    "staged": "shared base, branch by branch (the paper's training)",
-    "joint": "shared base, all branches at once",
+    "separate": "separate networks",
+    "staged": "shared base, branch by branch",
+    "joint": "shared base, all at once",
 }
-# Figure -> heading; all but the first are those of the mean probabilities.
+# Figure -> heading; accuracy, likelihood and calibration are of the mean probabilities, AUROC is of finding errors.
 FIGURES = {
-    "member_accuracy": "accuracy of one member",
+    "member_accuracy": "one member's accuracy",
     "accuracy": "accuracy",
-    "plurality_accuracy": "by plurality",
+    "plurality_accuracy": "accuracy of votes",
     "nll": "NLL",
     "ece": "ECE",
-    "auroc_disagreement": "errors found by disagreement, AUROC",
-    "auroc_entropy": "by entropy, AUROC",
+    "auroc_disagreement": "AUROC, disagreement",
+    "auroc_entropy": "AUROC, entropy",
 }
 
 
