@@ -20,7 +20,7 @@ from emotion.errors import UserError
 from emotion.outputs import Faces, Result
 from emotion.ui import page as pages
 from emotion.ui import theme
-from emotion.ui.image import EXAMPLE_ROWS, View
+from emotion.ui.image import EXAMPLE_ROWS, face_at
 from emotion.ui.pieces import EXAMPLES, Models
 from tests import browser as web
 
@@ -244,11 +244,8 @@ def test_text_contrast_in_light_and_dark():
 def test_a_click_picks_the_smallest_box_around_it_or_the_nearest():
     boxes = [[0, 0, 100, 100], [40, 40, 60, 60], [150, 0, 190, 40]]
     result = Result("m", (400, 200), np.zeros(1), np.zeros(3, np.int64), Faces(boxes, np.ones(3)), {})
-    nothing = np.zeros((3, 1, 1, 3), np.uint8)
-    view = View(result, np.zeros((100, 200, 3), np.uint8), nothing, nothing, "m")  # half the size
-    assert view.face_at(25, 25) == 1
-    assert view.face_at(5, 5) == 0
-    assert view.face_at(199, 99) == 2
+    half = np.zeros((100, 200, 3), np.uint8)
+    assert [face_at(result, half, x, y) for x, y in ((25, 25), (5, 5), (199, 99))] == [1, 0, 2]
 
 
 def test_bad_options_end_with_one_message(capsys, tmp_path, folder, monkeypatch):

@@ -57,12 +57,13 @@ class View:
     portraits: np.ndarray
     model: str
 
-    def face_at(self, x: float, y: float) -> int:
-        """The face at a point of `picture`: the smallest box around it, else the nearest box."""
-        height, width = self.picture.shape[:2]
-        boxes = self.result.faces.boxes * np.tile([width, height], 2) / np.tile(self.result.size, 2)
-        outside = np.maximum(np.maximum(boxes[:, :2] - (x, y), (x, y) - boxes[:, 2:]), 0)
-        return int(np.lexsort((self.result.faces.areas, np.hypot(*outside.T)))[0])
+
+def face_at(result: Result, picture: np.ndarray, x: float, y: float) -> int:
+    """The face at a point of `picture` (`result`'s, at any size): the smallest box around it, else the nearest box."""
+    height, width = picture.shape[:2]
+    boxes = result.faces.boxes * np.tile([width, height], 2) / np.tile(result.size, 2)
+    outside = np.maximum(np.maximum(boxes[:, :2] - (x, y), (x, y) - boxes[:, 2:]), 0)
+    return int(np.lexsort((result.faces.areas, np.hypot(*outside.T)))[0])
 
 
 def look(models: pieces.Models, path: str, model: str) -> Iterator[str | View]:
@@ -185,7 +186,7 @@ class ImageTab:
         """Show the details of the face that was clicked in the picture."""
         if view is not None and not len(view.result):
             return {self.view: view}
-        return self.choose(view, 0 if view is None else view.face_at(*event.index))
+        return self.choose(view, 0 if view is None else face_at(view.result, view.picture, *event.index))
 
     def reset(self, message: str = EMPTY) -> dict[Any, Any]:
         """Back to the beginning."""

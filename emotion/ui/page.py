@@ -30,8 +30,8 @@ TABS = (
     Tab("image", "Image", image.tab, face=True),
     Tab("video", "Video", video.tab, face=True),
     Tab("webcam", "Webcam", webcam.tab, face=True),
-    Tab("voice", "Voice & face", voice.tab),
     Tab("scene", "Scene", scene.tab),
+    Tab("voice", "Voice & face", voice.tab),
     Tab("compare", "Compare", compare.tab),
     Tab("leaderboard", "Leaderboard", leaderboard.tab),
     Tab("models", "Models", models.tab),
@@ -41,7 +41,7 @@ MAX_UPLOAD = "200mb"
 READY = "() => { window.emReady = true; }"
 IN_URL = """(model) => {{
     const tab = '{tab}' || new URL(location).searchParams.get('tab');
-    if ('{tab}') document.body.classList.toggle('em-no-model', !{face});
+    if ('{tab}') document.getElementById('em-header').classList.toggle('em-no-model', !{face});
     if (!window.emReady) return;
     const u = new URL(location);
     if (tab) u.searchParams.set('tab', tab);
