@@ -17,7 +17,9 @@ from emotion.datasets import Prepared, Samples, affectnet, ckplus, clips, ravdes
 from emotion.errors import UserError
 from emotion.faces import MTCNN, detector
 from emotion.importers.avfusion import original_input
-from emotion.models.base import ClipInput
+from emotion.models.base import ClipInput, FaceInput
+
+BY_TIME = ClipInput(visual=FaceInput(size=(224, 224)))  # faces and sound of the same seconds, as recipes have it
 
 
 def run(args: argparse.Namespace) -> int:
@@ -27,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _films(args: argparse.Namespace) -> int:
     found = ravdess.recordings(args.source) if args.set == "ravdess" else clips.recordings(args.source)
-    config = original_input() if args.model is None else _input(args.model)
+    config = _input(args.model) if args.model is not None else original_input() if args.set == "ravdess" else BY_TIME
     find = MTCNN(threshold=0.7, longest_side=None)
     done = clips.prepare(found, args.output, config, find, partial(_progress, "clips"))
     usable = [p for p in done if p.sound or p.faces]
