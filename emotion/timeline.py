@@ -45,8 +45,8 @@ class Smoother:
     def __call__(self, result: Result) -> Result:
         """The next frames of the stream (or the whole video), smoothed.
 
-        Values and uncertainties are averaged and classes are chosen by the averaged values; what single members say
-        is left out.
+        Values, uncertainties and what single members say are averaged, and classes are chosen by the averaged values;
+        votes are left out.
 
         Raises:
             UserError: the result has no tracks.
@@ -81,8 +81,9 @@ def smooth(result: Result, seconds: float = DRAWN) -> Result:
 
 
 def _arrays(task: Task) -> dict[str, np.ndarray]:
-    """What is smoothed: the values and every uncertainty, [N, ...]."""
-    return {"": task.values, **task.uncertainty}
+    """What is smoothed, [N, ...]: the values (""), what members say ("members") and every uncertainty."""
+    members = {} if task.members is None else {"members": np.moveaxis(task.members, 1, 0)}
+    return {"": task.values, **members, **task.uncertainty}
 
 
 def _unpacked(tasks: dict[str, Task], rows: np.ndarray) -> dict[str, Task]:
@@ -93,8 +94,9 @@ def _unpacked(tasks: dict[str, Task], rows: np.ndarray) -> dict[str, Task]:
             width = int(np.prod(array.shape[1:]))
             new[kind] = rows[:, at : at + width].reshape(array.shape).astype(np.float32)
             at += width
-        values = new.pop("")
-        out[name] = replace(task, values=values, choice=None, uncertainty=new, members=None, votes=None)
+        values, members = new.pop(""), new.pop("members", None)
+        members = None if members is None else np.moveaxis(members, 0, 1)
+        out[name] = replace(task, values=values, choice=None, uncertainty=new, members=members, votes=None)
     return out
 
 

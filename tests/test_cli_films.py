@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from emotion import exports, hub, video
+from emotion import exports, hub, timeline, video
 from emotion.__main__ import main
 from emotion.cli import films as command
 from emotion.detectors import MTCNN
@@ -96,9 +96,12 @@ def test_other_formats_and_details(checkpoint: str, tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(parquet, table, check_dtype=False)
     labels = (tmp_path / "abaw" / "merged" / "EXPR_Set" / "talk_man_1.txt").read_text().splitlines()
     assert [int(k) for k in labels[1:]] == result.tasks["expression"].choice.tolist()
-    assert len((tmp_path / "esr" / "portrait_hopper.csv").read_text().splitlines()) == 2
     _, wide = next(video.decode(tmp_path / "talk_man_1.mp4"))
     assert wide.shape[0] == 288 and wide.shape[1] == 360 + 288
+    assert main([*argv[:2], *argv[3:], "--smooth", "0.5", "--export", "esr"]) == 0
+    smooth = exports.esr_csv(timeline.smooth(result, 0.5))
+    assert (tmp_path / "esr" / "talk_man_1.csv").read_text(encoding="utf-8") == smooth != exports.esr_csv(result)
+    assert len((tmp_path / "esr" / "portrait_hopper.csv").read_text().splitlines()) == 2
 
 
 def test_formats_of_one_face_per_frame(tmp_path: Path) -> None:
