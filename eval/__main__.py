@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--model", required=True, metavar="NAME|FOLDER")
     _data(sub)
     _published(sub)
-    sub.add_argument("--batch", type=int, default=32, help="faces per forward pass; default: %(default)s")
+    sub.add_argument("--batch", type=_positive, default=32, help="faces per forward pass; default: %(default)s")
     sub.add_argument("--device", default="cpu", help="cpu, cuda, mps ...; default: %(default)s")
     sub.add_argument("--quiet", action="store_true", help="no progress bar")
 
@@ -87,6 +87,12 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--device", default="cpu", help="cpu, cuda, mps ...; default: %(default)s")
     sub.add_argument("--out", type=Path, default=results.FOLDER / "speed", metavar="DIR", help="default: %(default)s")
     return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 on")
+    return int(text)
 
 
 def _data(sub: argparse.ArgumentParser) -> None:

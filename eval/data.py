@@ -39,8 +39,9 @@ def load(name: str, root: Path, split: str, options: list[str]) -> Any:
 
 
 def _options(name: str, load: Any, options: list[str]) -> dict[str, Any]:
-    known = list(inspect.signature(load).parameters)[2:]
-    types, out = typing.get_type_hints(load), {}
+    bound = getattr(load, "keywords", {})  # of a partial
+    known = [k for k in list(inspect.signature(load).parameters)[2:] if k not in bound]
+    types, out = typing.get_type_hints(getattr(load, "func", load)), {}
     for option in options:
         key, equals, value = option.partition("=")
         if not equals or key not in known:

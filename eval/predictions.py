@@ -132,8 +132,6 @@ def _read_npz(path: Path) -> Predictions:
             parts[name][task] = array
             if len(array) != len(ids):
                 raise ValueError(f"{len(ids)} ids but {len(array)} rows of {key}")
-        if len(set(ids)) < len(ids):
-            raise ValueError("a sample occurs twice")
         for task, values in parts["values"].items():
             if values.shape != (len(ids), len(labels[task])) or not np.isfinite(values).all():
                 raise ValueError(f"{task} is not {len(labels[task])} numbers per sample")
@@ -176,6 +174,8 @@ def _read_csv(path: Path) -> Columns:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = csv.reader(file)
             head = [name.strip() for name in next(rows, [])]
+            if len(set(head)) < len(head):
+                raise UserError(f"{path} has a column twice: {', '.join(head)}")
             table = []
             for row in rows:
                 if row and len(row) != len(head):
@@ -226,7 +226,10 @@ def from_table(columns: Columns, path: Path, first_row: int = 2) -> Predictions:
             report(row, f"sample {name!r} again, first in row {seen[name] + first_row}")
         seen.setdefault(name, row)
     labels, values, choice, hard = {}, {}, {}, []
-    if all(name in columns for name in VALENCE_AROUSAL):
+    axes = [name for name in VALENCE_AROUSAL if name in columns]
+    if len(axes) == 1:
+        raise UserError(f"{path} has a column {axes[0]}; valence and arousal are judged together, give both")
+    if axes:
         labels["valence_arousal"] = VALENCE_AROUSAL
         values["valence_arousal"] = _numbers(columns, VALENCE_AROUSAL, (-1, 1), report)
     units = tuple(name for name in ACTION_UNIT_NAMES if name in columns)
@@ -287,9 +290,12 @@ def _expression(
     labels: dict[str, str] = {}
     for name in names:
         try:
-            labels[name] = canonical(name.removeprefix("expression."))
+            label = canonical(name.removeprefix("expression."))
         except ValueError as error:
             raise UserError(f"{report.path}, column {name}: {error}") from None
+        if label in labels.values():
+            raise UserError(f"{report.path} has two columns of probabilities of {label}")
+        labels[name] = label
     said: list[str] = []
     for row, cell in enumerate(columns.get("expression", [])):
         try:
@@ -326,7 +332,11 @@ def match(predictions: Predictions, samples: Samples, where: Path | str) -> Pred
             f"{where} was made for {made_for.get('dataset')} {made_for.get('split')} with other samples or labels than "
             f"this {samples.dataset} {samples.split}; run the model again"
         )
+    if predictions.ids == ids:
+        return predictions
     row_of = {name: row for row, name in enumerate(predictions.ids)}
+    if len(row_of) < len(predictions.ids):
+        raise UserError(f"{where} has {len(predictions.ids) - len(row_of)} samples more than once")
     unknown = sorted(row_of.keys() - set(ids), key=row_of.__getitem__)
     if unknown:
         rows = ", ".join(f"{name!r} (prediction {row_of[name] + 1})" for name in unknown[:SHOWN])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import re
@@ -159,7 +160,8 @@ def replace_file(path: Path, content: bytes) -> None:
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def read(path: Path) -> Result:
@@ -201,8 +203,16 @@ def validated(adapter: TypeAdapter, document: Any, path: Path | str) -> Any:
 
 
 def read_all(folders: Iterable[Path]) -> tuple[list[Result], list[str]]:
-    """All results in some folders, and one message per file that is not one."""
+    """All results in some folders, and one message per file that is not one.
+
+    Raises:
+        UserError: a folder does not exist.
+    """
     found, problems = [], []
+    folders = list(folders)
+    for folder in folders:
+        if not folder.is_dir() and folder != FOLDER:
+            raise UserError(f"there is no folder {folder}")
     for path in sorted(p for folder in folders for p in folder.glob("*.json")):
         try:
             found.append(read(path))

@@ -174,7 +174,7 @@ def _place(entry: Any, places: dict[Any, int]) -> int:
     if not isinstance(entry, dict):
         raise ValueError("not an object")
     name = entry.get("image", entry.get("image_id"))
-    if isinstance(name, (list, dict)) or name not in places:
+    if not isinstance(name, (str, int)) or isinstance(name, bool) or name not in places:
         raise ValueError(f"no picture {name!r} in this split")
     return places[name]
 
@@ -202,9 +202,10 @@ def _add(entry: dict[str, Any], scene: Scene, emotions: int, boxes: list[Entry],
 
 def _vector(values: Any, length: int, name: str, low: float, high: float) -> list[float]:
     wrong = not isinstance(values, list) or len(values) != length
-    if wrong or not all(isinstance(v, (int, float)) and low <= v <= high and np.isfinite(v) for v in values):
+    if wrong or not all(type(v) in (int, float) and low <= v <= high and np.isfinite(v) for v in values):
         limits = f" from {low:g} to {high:g}" if np.isfinite(high) else ""
-        raise ValueError(f"{name} is {values!r}, expected {length} numbers{limits}")
+        given = repr(values) if length < 10 or not isinstance(values, list) else f"a list of {len(values)}"
+        raise ValueError(f"{name} is {given}, expected {length} numbers{limits}")
     return [float(v) for v in values]
 
 

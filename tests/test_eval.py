@@ -106,6 +106,9 @@ def test_missing_and_repeated_samples(table: Path, faces: Path, tmp_path: Path, 
         ("id,expression\na,happiness,x\n", "row 2: 3 cells under 2 headers"),
         ("id,valence,arousal\na,0.5,-1.5\n", "arousal is '-1.5', expected a number from -1 to 1"),
         ("id,AU1\na,0.5\na,1\n", "sample 'a' again, first in row 2"),
+        ("id,AU1,AU1\na,0.5,1\n", "has a column twice"),
+        ("id,valence\na,0.5\n", "valence and arousal are judged together"),
+        ("id,expression.happy,expression.joy\na,0.5,0.5\n", "two columns of probabilities of happiness"),
     ],
 )
 def test_wrong_tables(text: str, message: str, tmp_path: Path) -> None:
@@ -293,6 +296,15 @@ def test_result_round_trip(table, faces, tmp_path) -> None:
     assert dataclasses.replace(result, schema=results.SCHEMA) == result
 
 
+def test_nowhere_to_write_and_nothing_to_read(table, faces, tmp_path, capsys) -> None:
+    assert score(table, faces, table) == 2
+    assert "cannot write" in capsys.readouterr().err
+    assert main(["leaderboard", "--results", str(tmp_path / "nowhere")]) == 2
+    assert "there is no folder" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["run", "--model", "m", "--dataset", "ferplus", "--data", str(faces), "--batch", "0"])
+
+
 # -- other commands --------------------------------------------------------------------------------------------------
 
 
@@ -319,6 +331,9 @@ def test_datasets(tmp_path, capsys) -> None:
     assert "fer0" in capsys.readouterr().out
     assert main(["datasets", "ferplus", "--fake", str(tmp_path / "copy")]) == 2
     assert "is not an empty folder" in capsys.readouterr().err
+    persons = datasets.reader("persons").fake(tmp_path / "persons")
+    assert main(["datasets", "persons", "--data", str(persons)]) == 0
+    assert "test_0.png" in capsys.readouterr().out
     assert main(["datasets", "ferplus"]) == 0
     assert "fer2013new.csv" in capsys.readouterr().out
 

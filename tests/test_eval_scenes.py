@@ -219,6 +219,8 @@ def test_coco_results_are_scored(persons: Path, tmp_path: Path) -> None:
         ({"image_id": 0, "person": 3}, "person 3 with emotions expected"),
         ({"image_id": 0, "bbox": [0, 0, 5, 5], "score": 1, "emotions": []}, "the data set has none"),
         ("text", "entry 0: not an object"),
+        ({"image_id": True, "bbox": [0, 0, 5, 5], "score": 1}, "no picture True"),
+        ({"image_id": 0, "bbox": [0, 0, 5, 5], "score": True}, "score is [True]"),
     ],
 )
 def test_wrong_entries_are_named(entry, message: str, persons: Path, tmp_path: Path, capsys) -> None:
