@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from PIL import Image
 from emotion import cropped, hub
 from emotion.__main__ import main
 from emotion.errors import UserError
-from emotion.models.fg2020 import FG2020, fg2020
+from tests.tiny import tiny_fg2020
 
 
 @pytest.fixture(scope="module")
@@ -28,10 +27,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def save(folder: Path, frames: int = 0, members: tuple[str, ...] = ("student_0", "student_1")) -> Path:
-    torch.manual_seed(1)
-    config = replace(fg2020("test_resnet", members, frames, size=32), embedding=8, bins=5)
     card = hub.Card(f"tiny.{members[0]}_{frames}", "MIT", True)
-    hub.save(FG2020(config), "fg2020", folder / card.name, card, "tiny")
+    hub.save(tiny_fg2020(members, frames), "fg2020", folder / card.name, card, "tiny")
     return folder / card.name
 
 

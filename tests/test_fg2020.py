@@ -17,6 +17,7 @@ from emotion.errors import UserError
 from emotion.importers.fg2020 import backbone_tensors
 from emotion.models.fg2020 import FG2020, STUDENTS, FaceResNet50, fg2020, windows
 from tests.parity import common
+from tests.tiny import tiny_fg2020
 
 KEYS = {"cnn": "keys_cnn_ferplus.json", "rnn": "keys_cnn_rnn_ferplus.json", "sfew": "keys_cnn_sfew.json"}
 
@@ -144,10 +145,7 @@ def test_bad_folders(tmp_path: Path, originals: dict[str, Path]) -> None:
 
 
 def small(members: tuple[str, ...] = STUDENTS[:3], frames: int = 0, **changes: object) -> FG2020:
-    """A tiny network of the same build."""
-    torch.manual_seed(0)
-    config = fg2020("test_resnet", members, frames, size=32)
-    return FG2020(replace(config, embedding=8, bins=5, **changes)).eval()
+    return tiny_fg2020(members, frames, **changes).eval()
 
 
 @pytest.mark.parametrize("rule", merging.RULES)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,8 @@ import yaml
 
 from emotion import datasets, hub, merging
 from emotion.errors import UserError
-from emotion.models.fg2020 import FG2020, fg2020
+from emotion.models.fg2020 import FG2020
+from tests.tiny import tiny_fg2020 as small
 from train import fg2020 as training
 from train import fg2020_losses as losses
 from train import recipe as recipes
@@ -38,12 +38,6 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def parts(folders: dict[str, Path]) -> list[datasets.Samples]:
     rows = [row for rows in SOURCES.values() for row in rows]
     return [datasets.reader(name).load(folders[name], split, **options) for name, split, options in rows]
-
-
-def small(members: tuple[str, ...] = ("teacher",), frames: int = 0, **changes: object) -> FG2020:
-    torch.manual_seed(0)
-    config = fg2020("test_resnet", members, frames, size=32)
-    return FG2020(replace(config, embedding=8, bins=5, **changes))
 
 
 def trainee(parts: list[datasets.Samples], model: FG2020, **options: object) -> training.FG2020Trainee:
