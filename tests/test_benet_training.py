@@ -221,7 +221,7 @@ def test_from_scratch_nobody_is_seen_at_first() -> None:
     training.initialise(model, scratch=True)
     with torch.no_grad():
         out = model(torch.randn(1, 3, 64, 64))
-    assert abs(out["heatmap1"].sigmoid() - 0.1).max() < 0.05
+    assert out["heatmap1"].sigmoid().median() < 0.2
     assert model.bu.high[-1][-1].bias.tolist() == pytest.approx([training.PRIOR] * 8 + [0, 0])
 
 

@@ -37,7 +37,7 @@ from train.compose import EXCITED, LABELS, PLEASED, Arrangement, Composer, froze
 from train.loop import Schedule, Stage
 from train.recipe import Recipe, parse, samples
 
-PRIOR = -2.2  # the logit of a tenth
+PRIOR = -3.0  # the logit of 0.05
 PRESETS = {"benet": benet, "small": benet_small}
 
 # What a model card says about the training data.
@@ -335,7 +335,8 @@ def initialise(model: BENet, scratch: bool = False) -> None:
         return
     starts = [(model.bu, len(model.config.labels))] + ([(model.heatmap, 1)] if "det" in model.config.heads else [])
     for last, probabilities in ((part[-1][-1], n) for head, n in starts for part in (head.low, head.high)):
-        nn.init.normal_(last.weight, std=0.001)
+        # not tiny: all weights would turn negative against the many empty cells, and the ReLU before them die
+        nn.init.kaiming_normal_(last.weight)
         nn.init.constant_(last.bias[:probabilities], PRIOR)
 
 
