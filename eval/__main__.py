@@ -85,6 +85,8 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("models", nargs="*", metavar="NAME|FOLDER", help="default: every registered one")
     sub.add_argument("--seconds", type=float, default=2.0, help="time per figure; default: %(default)s")
     sub.add_argument("--device", default="cpu", help="cpu, cuda, mps ...; default: %(default)s")
+    text = "wall time, or processor time of one thread, for a machine that does other things too; default: %(default)s"
+    sub.add_argument("--clock", choices=("wall", "cpu"), default="wall", help=text)
     sub.add_argument("--out", type=Path, default=results.FOLDER / "speed", metavar="DIR", help="default: %(default)s")
     return parser
 

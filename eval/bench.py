@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +41,13 @@ FACE = Path(media.__file__).parent / "ui" / "examples" / "synthetic.png"
 
 KINDS = {FaceInput: "faces", ClipInput: "clips", decode.SceneInput: "scenes"}
 Call = Callable[[], object]
+Median = Callable[[Call], float]  # seconds of one call
 
 
 def run(args: argparse.Namespace) -> int:
     """`bench`: one result file per model, and a table."""
+    if args.clock == "cpu" and (args.device != "cpu" or torch.get_num_threads() > 1):
+        raise UserError("processor time tells how long one thread takes; set OMP_NUM_THREADS=1 and use --device cpu")
     names = args.models or list(registry.entries())
     rows = table("model", "weights", "parameters", "MACs", *_COLUMNS)
     failed, done = 0, {}
@@ -51,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         try:
             model, weights = _model(name, args.device)
             known = done.get(model.config)  # networks of one config cost the same
-            found = measure(model, args.seconds, args.device) if known is None else known
+            found = measure(model, args.seconds, args.device, args.clock) if known is None else known
         except UserError as error:
             report(error)
             failed += 1
@@ -88,17 +92,18 @@ def _model(name: str, device: str) -> tuple[nn.Module, str]:
     return hub.load(name, device), "trained"
 
 
-def measure(model: nn.Module, seconds: float, device: str = "cpu") -> SpeedResult:
-    """Medians of as many calls as fit into `seconds` per figure, after one that does not count."""
+def measure(model: nn.Module, seconds: float, device: str = "cpu", clock: str = "wall") -> SpeedResult:
+    """Medians of as many calls as fit into `seconds` per figure, after one that does not count; see `SpeedResult`."""
     _forget_peak()
-    figures = _network(model, seconds, device)
+    median = partial(_median, seconds=seconds, clock=time.process_time if clock == "cpu" else time.perf_counter)
+    figures = _network(model, median, device)
     spec = getattr(model.config, "input", None)
     if isinstance(spec, FaceInput):
-        figures |= _faces(FacePredictor(model, device=device), seconds)
+        figures |= _faces(FacePredictor(model, device=device), median)
     elif isinstance(spec, decode.SceneInput):
         options = decode.Decoding(people=CROWDS[-1])  # maps of random weights are full of people
         predictor = ScenePredictor(model, options=options, device=device)
-        figures |= {f"photo_{n}_ms": 1000 * _median(_of(predictor.image, photo(n)), seconds) for n in CROWDS}
+        figures |= {f"photo_{n}_ms": 1000 * median(_of(predictor.image, photo(n))) for n in CROWDS}
     figures["peak_memory_mb"] = _peak_memory()
     return SpeedResult(
         model=getattr(getattr(model, "card", None), "name", ""),
@@ -108,6 +113,7 @@ def measure(model: nn.Module, seconds: float, device: str = "cpu") -> SpeedResul
         figures={k: round(v, 3) for k, v in figures.items()},
         machine=machine(),
         device=device,
+        clock=clock,
         threads=torch.get_num_threads(),
         date=datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
         commit=commit(),
@@ -115,7 +121,7 @@ def measure(model: nn.Module, seconds: float, device: str = "cpu") -> SpeedResul
     )
 
 
-def _network(model: nn.Module, seconds: float, device: str) -> dict[str, float]:
+def _network(model: nn.Module, median: Median, device: str) -> dict[str, float]:
     """The network, and decoding where that needs nothing but what the network gives."""
     decodes = not isinstance(getattr(model.config, "input", None), decode.SceneInput)
     times = {}
@@ -130,7 +136,7 @@ def _network(model: nn.Module, seconds: float, device: str) -> dict[str, float]:
             if device.startswith("cuda"):
                 torch.cuda.synchronize()
 
-        times[n] = _median(call, seconds)
+        times[n] = median(call)
     return {"ms_1": 1000 * times[1]} | {f"images_per_second_{n}": n / times[n] for n in BATCHES[1:]}
 
 
@@ -144,15 +150,15 @@ def _batch(model: nn.Module, n: int, device: str) -> Any:
     return parts[0] if single else type(example)(*parts)
 
 
-def _faces(predictor: FacePredictor, seconds: float) -> dict[str, float]:
+def _faces(predictor: FacePredictor, median: Median) -> dict[str, float]:
     """Whole photos and a film: finding faces included."""
-    figures = {f"photo_{n}_ms": 1000 * _median(_of(predictor.image, photo(n)), seconds) for n in CROWDS}
+    figures = {f"photo_{n}_ms": 1000 * median(_of(predictor.image, photo(n))) for n in CROWDS}
     with tempfile.TemporaryDirectory() as folder:
         film = Path(folder) / "film.mp4"
         with VideoWriter(film, FPS) as writer:
             for k in range(FRAMES):
                 writer.write(photo(1, FILM), k / FPS)
-        figures["video_fps"] = FRAMES / _median(lambda: predictor.video(film, rate="all"), seconds)
+        figures["video_fps"] = FRAMES / median(lambda: predictor.video(film, rate="all"))
     return figures
 
 
@@ -177,15 +183,15 @@ def _of(function: Callable[[np.ndarray], object], picture: np.ndarray) -> Call:
     return lambda: function(picture)
 
 
-def _median(call: Call, seconds: float) -> float:
+def _median(call: Call, seconds: float, clock: Callable[[], float]) -> float:
     """Median seconds of one call after one that does not count: of three at least, or of one that takes too long."""
     call()
     taken: list[float] = []
-    end = time.perf_counter() + seconds
-    while not taken or time.perf_counter() < end or (len(taken) < 3 and taken[0] < seconds):
-        start = time.perf_counter()
+    end = clock() + seconds
+    while not taken or clock() < end or (len(taken) < 3 and taken[0] < seconds):
+        start = clock()
         call()
-        taken.append(time.perf_counter() - start)
+        taken.append(clock() - start)
     return float(np.median(taken))
 
 

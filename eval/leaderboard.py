@@ -143,6 +143,7 @@ def tables_of(folders: list[Path], track: str | None = None) -> tuple[list[Table
     speeds, broken = read_speed(folders)
     for speed in speeds:
         place = f"{speed.machine}, {speed.threads} thread(s), {speed.device}"
+        place += ", processor time" if speed.clock == "cpu" else ""
         table = Table("speed", speed.reads, "", place, main_metric("speed", ""))
         found.setdefault(_key(table), table).rows.append(_speed_row(speed))
     order = list(TRACKS)
@@ -188,7 +189,7 @@ def _speed_row(speed: SpeedResult) -> Row:
         note="random weights" if speed.weights == "random" else "",
         parameters=speed.parameters,
         multiply_adds=speed.multiply_adds,
-        command=f"python -m eval bench {speed.model} --device {speed.device}",
+        command=f"python -m eval bench {speed.model} --device {speed.device} --clock {speed.clock}",
         checkpoint=speed.model,
     )
 

@@ -26,6 +26,7 @@ class SpeedResult:
             of its size already in memory; "photo_1_ms", "photo_5_ms", "photo_20_ms" (finding and reading everybody in
             a photo of 1280 x 960 with so many people); "video_fps" (frames per second of a film of 640 x 480 with one
             face, every frame searched and read, decoding included); "peak_memory_mb" (of the whole process meanwhile).
+        clock: "wall", or "cpu": processor time of a single thread, which other programs on the machine hardly change.
         weights: "random" where the trained ones are not here; the time does not depend on them.
     """
 
@@ -42,6 +43,7 @@ class SpeedResult:
     commit: str
     versions: dict[str, str]
     weights: Literal["trained", "random"] = "trained"
+    clock: Literal["wall", "cpu"] = "wall"
     schema: Literal["emotion-speed/1"] = SCHEMA
 
 
