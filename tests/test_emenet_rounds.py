@@ -73,7 +73,8 @@ def test_changes_are_those_of_the_answers() -> None:
         values = p * eye + (1 - p) / 4
         return {"expression": rounds.Task("categorical", ("a", "b", "c", "d"), values)}
 
-    networks = [[[[said(0.2), said(0.4)], [said(0.3)]], [[said(0.8)], [said(0.9)]]]]
+    first = {"one network": [said(0.2), said(0.4)], "ensemble": [said(0.3)]}
+    networks = [[first, {"one network": [said(0.8)], "ensemble": [said(0.9)]}]]
     row = rounds._row(networks, truth, np.arange(40), np.zeros(1, int))
     assert row["expression_accuracy", "round 0, ensemble"] == 1
     nll = {p: -np.log(p + (1 - p) / 4) for p in (0.2, 0.3, 0.4, 0.9)}

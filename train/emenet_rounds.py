@@ -39,6 +39,7 @@ FIGURES = {
     "rmse_arousal": "RMSE of arousal",
 }
 Tasks = dict[str, Task]
+Said = dict[str, list[Tasks]]  # "one network" -> the members on their own, "ensemble" -> the ensemble alone
 Interval = tuple[float, float, float]  # value, lower and upper limit
 
 
@@ -69,17 +70,13 @@ def run(
     return found
 
 
-def answers(folder: Path, recipe: Recipe, folders: dict[str, Path]) -> tuple[list[list[Tasks]], dict[str, np.ndarray]]:
-    """What a checkpoint says about the validation faces, and their targets.
-
-    Returns:
-        Its members as networks of their own and the ensemble, ([members], [ensemble]); targets [N, K].
-    """
+def answers(folder: Path, recipe: Recipe, folders: dict[str, Path]) -> tuple[Said, dict[str, np.ndarray]]:
+    """What a checkpoint says about the validation faces, and their targets [N, K]."""
     model = hub.load(folder)
     data = Clips(recipes.samples(recipe, "valid", folders), model.config.input, model.labels)
     logits = soft_labels.collect(model, data)
     alone = [model.decode({t: z[m : m + 1] for t, z in logits.items()}) for m in range(model.config.members)]
-    return [alone, [model.decode(logits)]], soft_labels.truth(data)
+    return {"one network": alone, "ensemble": [model.decode(logits)]}, soft_labels.truth(data)
 
 
 def compare(checkpoints: list[list[Path]], recipe: Recipe, folders: dict[str, Path]) -> dict[str, dict[str, Interval]]:
@@ -89,7 +86,7 @@ def compare(checkpoints: list[list[Path]], recipe: Recipe, folders: dict[str, Pa
     """
     found = [[answers(folder, recipe, folders) for folder in chain] for chain in checkpoints]
     truth = found[0][0][1]
-    networks = [[said for said, _ in chain] for chain in found]  # [seeds][rounds][alone, ensemble][...]
+    networks = [[said for said, _ in chain] for chain in found]
     rng, n, seeds = np.random.default_rng(0), len(next(iter(truth.values()))), len(checkpoints)
     draws = [(rng.integers(0, n, n), rng.integers(0, seeds, seeds)) for _ in range(REPLICATES)]
     centre, *drawn = (_row(networks, truth, f, s) for f, s in [(np.arange(n), np.arange(seeds)), *draws])
@@ -101,20 +98,20 @@ def compare(checkpoints: list[list[Path]], recipe: Recipe, folders: dict[str, Pa
 
 
 def _row(
-    networks: list[list[list[list[Tasks]]]], truth: dict[str, np.ndarray], faces: np.ndarray, seeds: np.ndarray
+    networks: list[list[Said]], truth: dict[str, np.ndarray], faces: np.ndarray, seeds: np.ndarray
 ) -> dict[tuple[str, str], float]:
-    """(figure, column) -> mean over some seeds, of some faces."""
+    """(figure, column) -> mean over some seeds, of some faces; `networks` by seed and round."""
     out: dict[tuple[str, str], float] = {}
     y = {t: v[faces] for t, v in truth.items()}
     for k in range(len(networks[0])):
-        for kind, name in enumerate(("one network", "ensemble")):
-            found = [
-                calibrate.figures({t: task[faces] for t, task in tasks.items()}, y)
-                for s in seeds
-                for tasks in networks[s][k][kind]
-            ]
-            for figure in FIGURES.keys() & found[0].keys():
-                out[figure, f"round {k}, {name}"] = float(np.mean([f[figure] for f in found]))
+        for kind in ("one network", "ensemble"):
+            several = [tasks for seed in seeds for tasks in networks[seed][k][kind]]
+            found = [calibrate.figures({t: task[faces] for t, task in tasks.items()}, y) for tasks in several]
+            out |= {
+                (figure, f"round {k}, {kind}"): float(np.mean([f[figure] for f in found]))
+                for figure in FIGURES
+                if figure in found[0]
+            }
         for figure in FIGURES:
             if k and (figure, "round 0, ensemble") in out:
                 change = out[figure, f"round {k}, ensemble"] - out[figure, "round 0, ensemble"]
