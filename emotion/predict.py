@@ -183,12 +183,18 @@ def _name(model: nn.Module) -> str:
 
 
 def _batches(frames: Iterator[video.Frame]) -> Iterator[list[video.Frame]]:
+    """Several frames at a time; what was begun also comes where the video cannot be read on."""
     batch: list[video.Frame] = []
-    for frame in frames:
-        batch.append(frame)
-        if len(batch) >= min(FRAMES, FRAME_PIXELS * 3 // frame[1].size):
+    try:
+        for frame in frames:
+            batch.append(frame)
+            if len(batch) >= min(FRAMES, FRAME_PIXELS * 3 // frame[1].size):
+                yield batch
+                batch = []
+    except UserError:
+        if batch:
             yield batch
-            batch = []
+        raise
     if batch:
         yield batch
 

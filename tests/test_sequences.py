@@ -260,7 +260,7 @@ def test_a_film_that_cannot_be_read_on(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(video, "decode", broken)
     result = FacePredictor(tiny_esr(), Boxes(FACE)).video(films.TALK)
-    assert len(result) == 16 and result.notes == ("broken off after 1.5 seconds: the disk went away",)
+    assert len(result) == 21 and result.notes == ("broken off after 2.0 seconds: the disk went away",)
     assert film.annotate(films.TALK, result, tmp_path / "out.mp4")
     assert len(list(whole(tmp_path / "out.mp4"))) == 51
 
