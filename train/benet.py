@@ -241,7 +241,7 @@ def build(recipe: Recipe, folders: dict[str, Path], init: str | None) -> BENetTr
     rest = dict(recipe.rest)
     torch.manual_seed(recipe.settings.seed)
     model = BENet(_config(rest.pop("model")))
-    initialise(model, scratch=init is None)
+    initialise(model, scratch=not (init and Path(init).is_file()))
     if init:
         start(model, init)
     weak = parse(Weak, rest.pop("weak"), "weak") if "weak" in rest else None
@@ -321,8 +321,8 @@ def _read_affect(faces: Samples, limit: int, reader: FacePredictor) -> Samples:
 def initialise(model: BENet, scratch: bool = False) -> None:
     """Start values.
 
-    Around its pretrained backbone the original has kernels normal with deviation 0.001, biases 0 and linear layers as
-    PyTorch has them. From scratch, He's deviation (2015), and probabilities that start low (Lin et al., ICCV 2017).
+    Around a pretrained backbone file the original has kernels normal with deviation 0.001, biases 0 and linear layers
+    as PyTorch has them. Otherwise He's deviation (2015), and probabilities that start low (Lin et al., ICCV 2017).
     """
     for module in model.modules():
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
