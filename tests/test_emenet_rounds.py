@@ -60,6 +60,7 @@ def test_rounds_run_and_resume(
     assert (small.config.members, whole.config.members) == (1, 2)
     assert torch.equal(small.members[0].backbone.conv1.conv.weight, whole.members[0].backbone.conv1.conv.weight)
     assert small.card.metrics
+    assert "without people" in (tmp_path / "out" / "emenet_v.open_student" / "README.md").read_text()
     monkeypatch.setattr(rounds.loop, "fit", None)  # nothing is trained again
     assert rounds.main(command) == 0
     assert capsys.readouterr().out == first

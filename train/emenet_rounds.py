@@ -12,6 +12,7 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -192,16 +193,30 @@ def detection(model: EMENet, faces: np.ndarray, pictures: list[np.ndarray]) -> s
     return "\n".join(lines) + "\n"
 
 
-def bundle(students: Path, recipe: Recipe, folders: dict[str, Path], keep: int, out: Path, command: str) -> EMENet:
-    """The first members of an ensemble as a checkpoint of its own, measured anew."""
+def bundle(
+    students: Path, recipe: Recipe, folders: dict[str, Path], keep: int, out: Path, command: str, pictures: list[Any]
+) -> str:
+    """Write the first members of an ensemble as a checkpoint of its own, measured anew; returns `detection`'s table.
+
+    Args:
+        students: checkpoint of the whole ensemble, trained by `recipe`.
+        folders: of the data sets.
+        keep: number of members.
+        out: folder of the new checkpoint.
+        command: that reproduces it.
+        pictures: for `strange`.
+    """
     rest = {k: v for k, v in recipe.rest.items() if k != "distill"}
     rest |= {"model": rest["model"] | {"members": keep}, "stages": rest["stages"][:1]}
     trainee = emenet.build(replace(recipe, rest=rest), folders, None)
     tensors = hub.load(students).state_dict()
     trainee.model.load_state_dict({k: tensors[k] for k in trainee.model.state_dict()})
     card, text = emenet.report(trainee, recipe, command)
+    faces = np.stack([trainee.valid.picture(i) for i in range(len(trainee.valid.parts[0]))])
+    told = detection(trainee.model.eval(), faces, pictures)
+    text += f"\n## Faces against other pictures\n\nAUROC of its uncertainties on {len(faces)} faces:\n\n{told}"
     hub.save(trainee.model, recipe.method, out, card, text, half=True)
-    return trainee.model
+    return told
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -222,11 +237,10 @@ def main(argv: list[str] | None = None) -> int:
         folders = recipes.data_folders(student, args.data)
         checkpoints = run(teacher, student, folders, args.out, args.seeds, args.rounds, command)
         compared = compare(checkpoints, student, folders)
-        model = bundle(checkpoints[0][-1], student, folders, args.keep, args.out / student.name, command)
         scenes = [media.read_image(p) for p in sorted(args.scenes.iterdir())] if args.scenes else []
-        data = Clips(recipes.samples(student, "valid", folders)[:1], model.config.input, model.labels)
-        faces = np.stack([data.picture(i) for i in range(len(data))])
-        texts = [table(compared), detection(model.eval(), faces, scenes)]
+        small = args.out / student.name
+        told = bundle(checkpoints[0][-1], student, folders, args.keep, small, command, scenes)
+        texts = [table(compared), told]
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
