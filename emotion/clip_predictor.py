@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -14,9 +15,10 @@ from emotion import audio, hub, stretches, video
 from emotion.audio import Sound
 from emotion.detectors import MTCNN, Detector
 from emotion.errors import UserError
+from emotion.measures import FaceMeter
 from emotion.models.avfusion import AVFusion, Clips
 from emotion.models.avfusion_video import COUNTED_FPS
-from emotion.models.base import ClipInput, FaceInput
+from emotion.models.base import ClipInput, FaceInput, VectorInput
 from emotion.outputs import Faces, Result, Task
 from emotion.stretches import Stretch
 
@@ -50,7 +52,11 @@ class ClipPredictor:
         if not isinstance(getattr(self.model.config, "input", None), ClipInput):
             raise UserError(f"{self.name} does not read clips; see: python -m emotion models")
         self.name = getattr(getattr(self.model, "card", None), "name", "") or self.name
-        self.input: ClipInput = self.model.config.input
+        self.input = self.seen = self.model.config.input
+        self.meter = None
+        if isinstance(self.input.visual, VectorInput) and self.input.visual.measured_by:
+            self.meter = FaceMeter(self.input.visual.measured_by, device)
+            self.seen = replace(self.input, visual=self.meter.input)  # what is cut out of films
         self.detector, self.device = detector or MTCNN(device=device), device
 
     def clip(
@@ -112,7 +118,7 @@ class ClipPredictor:
             return None, info, ["no sound: judged by the face alone"]
         if info is None:
             return sound, None, ["no pictures: judged by the voice alone"]
-        if not isinstance(self.input.visual, FaceInput):
+        if not isinstance(self.seen.visual, FaceInput):
             return sound, None, [f"{self.name} reads measurements, not pictures: judged by the voice alone"]
         return sound, info, []
 
@@ -123,8 +129,8 @@ class ClipPredictor:
             rate = FAITHFUL if self.input.timing == "index" else PACE
         if rate == FAITHFUL:
             frames = None if film is None else video.decode(film, name)
-            return iter([stretches.whole(self.input, sound, frames, self.detector)])
-        return stretches.slide(self.input, sound, film, name, self.detector, _step(rate))
+            return iter([stretches.whole(self.seen, sound, frames, self.detector)])
+        return stretches.slide(self.seen, sound, film, name, self.detector, _step(rate))
 
     def _judge(self, found: list[Stretch]) -> Scores:
         """Logits of both modalities and of each alone, and the attention; zeros where a modality is missing."""
@@ -137,11 +143,17 @@ class ClipPredictor:
             if not len(rows):
                 continue
             features = np.stack([found[i].voice for i in rows]) if voice else None
-            crops = np.stack([found[i].seen.crops for i in rows]) if face else None
-            clips = Clips(*(None if x is None else x.to(self.device) for x in self.model.inputs(features, crops)))
+            visual = self._visual([found[i].seen.crops for i in rows]) if face else None
+            clips = Clips(*(None if x is None else x.to(self.device) for x in self.model.inputs(features, visual)))
             for name, values in self._scores(clips).items():
                 out[name][rows] = values.float().cpu().numpy()
         return out
+
+    def _visual(self, crops: list[np.ndarray]) -> np.ndarray:
+        """What the network is given of face crops [T, H, W, 3]: themselves, or what was measured on them [B, T, V]."""
+        if self.meter is None:
+            return np.stack(crops)
+        return self.meter(np.concatenate(crops)).reshape(len(crops), self.input.frames, -1)
 
     @torch.inference_mode()
     def _scores(self, clips: Clips) -> dict[str, Tensor]:

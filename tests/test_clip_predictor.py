@@ -17,6 +17,7 @@ from emotion import __main__ as command
 from emotion import audio, hub, stretches, video
 from emotion.clip_predictor import FAITHFUL, ClipPredictor
 from emotion.errors import UserError
+from emotion.measures import FaceMeter
 from emotion.models.avfusion import AVFusion, AVFusionConfig
 from emotion.models.avfusion_video import choose_frames
 from emotion.models.base import AudioInput, ClipInput, FaceInput, VectorInput
@@ -200,6 +201,32 @@ def test_models_that_read_measurements_hear_only(tmp_path: Path) -> None:
     assert "measurements" in measured.clip(TALK).notes[0]
 
 
+def test_faces_measured_by_another_model(tmp_path: Path) -> None:
+    meter = FaceMeter("esr_compact.ferplus")
+    crops = np.random.default_rng(0).integers(0, 256, (3, *meter.input.size, 3), dtype=np.uint8)
+    values = meter(crops)
+    assert values.shape == (3, len(meter.names)) and meter.names[-2:] == ("valence", "arousal")
+    np.testing.assert_allclose(values[:, :8].sum(axis=1), 1, atol=1e-5)
+    assert meter(crops[:0]).shape == (0, len(meter.names))
+    visual = VectorInput(meter.names, measured_by="esr_compact.ferplus")
+    measured = ClipPredictor(model(replace(CLIP, visual=visual)), everywhere)
+    result = measured.clip(TALK)
+    assert result.tasks["contribution"].values.shape == (1, 2) and not result.notes
+    (stretch,) = stretches.slide(measured.seen, audio.read(TALK), TALK, "", everywhere, STEP)
+    clips = measured.model.inputs(None, meter(stretch.seen.crops)[None])
+    with torch.inference_mode():
+        face = measured.model.decode(measured.model(clips))["expression"]
+    np.testing.assert_allclose(result.tasks["expression_face"].values, face.values, atol=1e-5)
+    with pytest.raises(UserError, match="cannot measure faces"):
+        FaceMeter(str(saved(tmp_path / "clips")))
+
+
+def saved(folder: Path) -> Path:
+    """A checkpoint of the random model."""
+    hub.save(model(), "avfusion", folder, hub.Card("avfusion_small.random", "MIT", True), "# Random\n")
+    return folder
+
+
 def test_stopping_and_progress(predictor: ClipPredictor, tmp_path: Path) -> None:
     path, seen = sound_file(tmp_path / "a.wav", tone(30.0)), []
     whole = predictor.clip(path, progress=lambda done, length: seen.append((done, length)))
@@ -243,10 +270,7 @@ def test_documents_follow_the_schema(predictor: ClipPredictor, tmp_path: Path) -
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A checkpoint of the random model."""
-    card = hub.Card("avfusion_small.random", "MIT", True)
-    hub.save(model(), "avfusion", tmp_path / "model", card, "# Random\n")
-    return tmp_path / "model"
+    return saved(tmp_path / "model")
 
 
 def test_the_command_reads_films_and_sound_files(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from emotion.models.efficientface import EfficientFace, EfficientFaceConfig
 from train import __main__ as command
 from train import avfusion, avfusion_folds, loop
 from train import recipe as recipes
-from train.avfusion_data import BorrowedFaces, ClipData, Turn, Vary, mixup, modality_dropout
+from train.avfusion_data import BorrowedFaces, ClipData, Turn, Vary, mixup, modality_dropout, standardised
 
 SIZE, FRAMES = 32, 2
 TINY = {
@@ -254,6 +255,15 @@ def test_borrowed_faces_show_the_clips_expression(data: Path) -> None:
         assert (crop == 10 * seven.index(label)).all()
     with pytest.raises(UserError, match="calm"):
         BorrowedFaces([grey_faces(seven)], RAVDESS, config.visual, {})
+    brightness = BorrowedFaces(
+        [grey_faces(seven)], RAVDESS, config.visual, {"calm": "neutral"}, lambda x: x[:, 0, 0, :1].astype(np.float32)
+    )
+    lit = ClipData(
+        [ravdess.load(data, "train", visual="none")], replace(config, visual=VectorInput(("v",))), RAVDESS, brightness
+    )
+    _, values, _ = lit.__getitems__([1, 3])
+    assert values.shape == (2, FRAMES, 1) and (values[1] == 10 * seven.index(RAVDESS[3])).all()
+    assert standardised(lit).visual.mean == (30.0,)  # seven shades, 0 to 60
     with pytest.raises(UserError, match="sound alone"):
         ClipData([ravdess.load(data, "train", visual="none")], config, RAVDESS)
 

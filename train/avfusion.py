@@ -15,7 +15,9 @@ from torch.utils.data import DataLoader
 from emotion import hub
 from emotion.datasets import ravdess
 from emotion.errors import UserError
+from emotion.measures import FaceMeter
 from emotion.models.avfusion import CONDITIONS, AVFusion, AVFusionConfig, Clips, under
+from emotion.models.base import FaceInput
 from emotion.models.efficientface import EfficientFace
 from eval.metrics.expression.expression_core import confusion, scores
 from train import report as figures_of
@@ -261,7 +263,11 @@ def lenders(
     """Who lends faces to the clips of a role; None where the recipe borrows none."""
     if options.borrow is None:
         return None
-    return BorrowedFaces(samples(recipe, f"faces_{role}", folders), config.labels, config.input.visual, options.borrow)
+    faces, visual = samples(recipe, f"faces_{role}", folders), config.input.visual
+    if isinstance(visual, FaceInput):
+        return BorrowedFaces(faces, config.labels, visual, options.borrow)
+    meter = FaceMeter(visual.measured_by)
+    return BorrowedFaces(faces, config.labels, meter.input, options.borrow, meter)
 
 
 def fresh(config: AVFusionConfig, options: Options, train: ClipData, seed: int, init: str | None) -> AVFusion:
@@ -274,8 +280,14 @@ def fresh(config: AVFusionConfig, options: Options, train: ClipData, seed: int, 
 
 
 def _with_names(table: dict[str, Any], folders: dict[str, Path]) -> dict[str, Any]:
-    """The model's config with the names of RAVDESS's action units, where its visual input is `action_units`."""
+    """The model's config with the names of the numbers that stand for pictures.
+
+    Its visual input may say `action_units`, those of RAVDESS, or `{measured_by: NAME}`, a model of single faces.
+    """
     given = table.get("input", {})
+    if isinstance(given.get("visual"), dict) and given["visual"].keys() == {"measured_by"}:
+        names = FaceMeter(given["visual"]["measured_by"]).names
+        return {**table, "input": {**given, "visual": {"names": names, **given["visual"]}}}
     if given.get("visual") != "action_units":
         return table
     if "ravdess" not in folders:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -94,29 +94,49 @@ class BorrowedFaces:
         labels: the network's expressions.
         face: the network's crop.
         stand_ins: expression of a clip -> expression of the faces it gets, where the pictures lack it.
+        measure: turns crops [N, H, W, 3] into numbers [N, V], which are then lent in place of the crops.
 
     Raises:
         UserError: no picture shows one of the expressions.
     """
 
+    MEASURED = 500  # faces of every expression, where they are measured
+
     def __init__(
-        self, parts: Sequence[Samples], labels: tuple[str, ...], face: FaceInput, stand_ins: dict[str, str]
+        self,
+        parts: Sequence[Samples],
+        labels: tuple[str, ...],
+        face: FaceInput,
+        stand_ins: dict[str, str],
+        measure: Callable[[np.ndarray], np.ndarray] | None = None,
     ) -> None:
         self.face = replace(face, channels="rgb")  # crops are RGB until the network's input is made
         by_label: dict[str, list[tuple[Samples, int]]] = {}
         for part in parts:
             for i, k in enumerate(part.classes()):
                 by_label.setdefault(part.labels["expression"][k] if k >= 0 else "", []).append((part, i))
-        self.pools = [by_label.get(stand_ins.get(label, label), []) for label in labels]
-        lacking = [label for label, pool in zip(labels, self.pools) if not pool]
+        wanted = [stand_ins.get(label, label) for label in labels]
+        lacking = [label for label, name in zip(labels, wanted) if name not in by_label]
         if lacking:
             raise UserError(f"no borrowed face shows {', '.join(lacking)}; name a stand-in (borrow: {{calm: neutral}})")
+        pools = {name: by_label[name] for name in wanted}
+        self.measured: dict[str, np.ndarray] = {}
+        if measure is not None:
+            draw = random.Random(0)
+            some = {name: draw.sample(pool, min(len(pool), self.MEASURED)) for name, pool in pools.items()}
+            self.measured = {name: measure(np.stack([self._crop(*f) for f in pool])) for name, pool in some.items()}
+        self.pools = [self.measured.get(name, pools[name]) for name in wanted]
+
+    def _crop(self, part: Samples, i: int) -> np.ndarray:
+        return fit_picture(part.picture(i), self.face)
 
     def __call__(self, label: int, frames: int, draw: Any = random) -> np.ndarray:
-        """Random faces uint8 [T, H, W, 3], RGB, of class `label`; `draw` is Python's `random` or a generator of it."""
-        return np.stack(
-            [fit_picture(part.picture(i), self.face) for part, i in draw.choices(self.pools[label], k=frames)]
-        )
+        """Random faces of class `label`, uint8 [T, H, W, 3], RGB, or their measurements [T, V].
+
+        `draw` is Python's `random` or a generator of it.
+        """
+        chosen = draw.choices(self.pools[label], k=frames)
+        return np.stack(chosen if self.measured else [self._crop(*face) for face in chosen])
 
 
 class ClipData(Dataset):
@@ -152,9 +172,11 @@ class ClipData(Dataset):
         self.variants = np.stack([[self._features(clip, speed) for clip in clips] for speed in speeds])
         if borrowed is None and any(clip.visual is None for clip in clips):
             raise UserError("the clips have sound alone: borrow faces for them, or load them with pictures")
-        self.vectors = np.stack([clip.visual for clip in clips]) if isinstance(config.visual, VectorInput) else None
-        if self.vectors is not None and self.vectors.shape[1:] != config.visual_shape:
-            raise UserError(f"the measurements have shape {self.vectors.shape[1:]}, expected {config.visual_shape}")
+        self.vectors = None
+        if isinstance(config.visual, VectorInput) and borrowed is None:
+            self.vectors = np.stack([clip.visual for clip in clips])
+            if self.vectors.shape[1:] != config.visual_shape:
+                raise UserError(f"the measurements have shape {self.vectors.shape[1:]}, expected {config.visual_shape}")
 
     def _features(self, clip: Clip, speed: float) -> np.ndarray:
         sound = replace(clip.sound, rate=round(clip.sound.rate * speed))
@@ -208,9 +230,9 @@ def standardised(data: ClipData) -> ClipInput:
     """The data's input description with mean and deviation of its sound features (and measurements) filled in."""
     config, features = data.config, data.features.transpose(0, 2, 1).reshape(-1, data.features.shape[1])
     audio = replace(config.audio, mean=_floats(features.mean(axis=0)), std=_floats(features.std(axis=0)))
-    if data.vectors is None:
+    if not isinstance(config.visual, VectorInput):
         return replace(config, audio=audio)
-    values = data.vectors.reshape(-1, data.vectors.shape[-1])
+    values = np.concatenate(list(data.borrowed.measured.values()) if data.vectors is None else data.vectors)
     spread = np.maximum(values.std(axis=0), 1e-3)  # a measurement that hardly varies must not be blown up
     visual = replace(config.visual, mean=_floats(values.mean(axis=0)), std=_floats(spread))
     return replace(config, audio=audio, visual=visual)

@@ -92,11 +92,13 @@ class VectorInput:
     Attributes:
         names: what each number is.
         mean, std: subtracted and divided, one per number.
+        measured_by: the model of single faces whose predictions these numbers are, or "" for those of another tool.
     """
 
     names: tuple[str, ...]
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
+    measured_by: str = ""
 
     def tensor(self, values: np.ndarray | Tensor) -> Tensor:
         """Network input float32 [..., V] from measurements [..., V]."""
