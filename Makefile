@@ -22,11 +22,17 @@ lint: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
-# The tables; with FERPLUS=DIR or DIFFUSIONFER=DIR (the data sets' folders) those results are computed anew first.
-RUN := $(VENV)/bin/python -m eval run --model esr_compact.ferplus
+# The tables. With folders of data sets (FERPLUS=DIR DIFFUSIONFER=DIR RAVDESS=DIR COCO_PERSON=DIR), the results of the
+# bundled models on them are computed anew first.
+RUN := $(VENV)/bin/python -m eval run --model
+BUNDLED = $(notdir $(wildcard emotion/weights/$(1)*))
 leaderboard: $(READY)
-	$(if $(FERPLUS),$(RUN) --dataset ferplus --data $(FERPLUS) --split valid)
-	$(if $(DIFFUSIONFER),$(RUN) --dataset diffusionfer --data $(DIFFUSIONFER) --split test)
+	$(if $(FERPLUS),$(RUN) esr_compact.ferplus --dataset ferplus --data $(FERPLUS) --split valid)
+	$(if $(DIFFUSIONFER),$(RUN) esr_compact.ferplus --dataset diffusionfer --data $(DIFFUSIONFER) --split test)
+	$(foreach model,$(if $(RAVDESS),$(call BUNDLED,avfusion_au)),$(RUN) $(model) --dataset ravdess --data $(RAVDESS) \
+	  --option visual=action_units &&) true
+	$(foreach model,$(if $(COCO_PERSON),$(call BUNDLED,benet)),$(RUN) $(model) --dataset coco_person \
+	  --data $(COCO_PERSON) --split test &&) true
 	$(VENV)/bin/python -m eval leaderboard
 
 screenshots: $(READY)

@@ -122,9 +122,12 @@ def tensor(pictures: Sequence[np.ndarray], spec: FaceInput) -> Tensor:
 
     They are resized as `faces.crop` resizes what lies in a face's box; nothing is added or cut off.
     """
-    if spec.zoom != 1:  # made from pictures of any size
-        return spec.tensor(list(pictures))
+    return spec.tensor(list(pictures) if spec.zoom != 1 else fitted(pictures, spec))  # zoom takes any size
+
+
+def fitted(pictures: Sequence[np.ndarray], spec: FaceInput) -> np.ndarray:
+    """Face crops of any size as uint8 [N, height, width, 3] of the size that `spec` says; see `tensor`."""
     whole = replace(spec, template=None, margin=0.0, square=False, shift=0.0)
     sizes = [(p.shape[1], p.shape[0]) for p in pictures]
     found = [cropping.given([[0, 0, *size]], size) for size in sizes]
-    return spec.tensor(np.stack([cropping.crop(p, f, whole)[0] for p, f in zip(pictures, found)]))
+    return np.stack([cropping.crop(p, f, whole)[0] for p, f in zip(pictures, found)])

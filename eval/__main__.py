@@ -77,8 +77,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--results", type=Path, action="append", default=[], metavar="DIR", help="further result files")
     sub.add_argument("--strict", action="store_true", help="exit code 2 if a result file is broken")
 
-    sub = command("card", "cards:run", "write a checkpoint's results into its model card")
+    sub = command("card", "cards:run", "write a checkpoint's results into its model card, or read them back")
     sub.add_argument("model", metavar="NAME|FOLDER")
+    sub.add_argument("--read", action="store_true", help="print what the card says")
     sub.add_argument("--results", type=Path, action="append", default=[], metavar="DIR", help="further result files")
 
     sub = command("bench", "bench:run", "speed and size of models on this machine")

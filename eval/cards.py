@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from emotion.cli.console import show
+from emotion.cli.console import show, table
 from emotion.errors import UserError
 from eval import results
 from eval.results import Result
@@ -25,10 +25,16 @@ CARD = "README.md"
 
 
 def run(args: argparse.Namespace) -> int:
-    """`card`: write the results of a checkpoint's weights into its model card."""
+    """`card`: write the results of a checkpoint's weights into its model card, or print those that it has."""
     from emotion import hub
 
     folder = hub.find(args.model)
+    if args.read:
+        rows = table("task", "data set", "split", "figure", "value")
+        for key, value in read(folder / CARD).items():
+            rows.add_row(*key, f"{value:.4f}")
+        show(rows)
+        return 0
     digest = hub.load(args.model).card.sha256
     found, _ = results.read_all([results.FOLDER, *args.results])
     mine = [r for r in found if r.model.sha256 == digest]

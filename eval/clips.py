@@ -54,11 +54,12 @@ def predict(
         raise UserError(
             "this model does not read clips; `python -m emotion models --method avfusion` lists those that do"
         )
+    meter = _meter(model.config.input.visual, device)
     about = predictions.origin(model, samples) | {"seed": seed}
     parts, speed = in_parts(
         slices(len(samples), BATCH),
         out.with_suffix(".parts"),
-        compute=lambda rows: _read_rows(model, samples, rows, about, device),
+        compute=lambda rows: _read_rows(model, samples, rows, about, device, meter),
         write=predictions.write,
         read=lambda path, rows: predictions.kept_part(path, about, samples.ids[rows.start : rows.stop]),
         title=f"{about['model']} on {samples.dataset}",
@@ -70,13 +71,22 @@ def predict(
     return found, speed
 
 
-def _read_rows(model: Any, samples: Samples, rows: range, about: dict[str, Any], device: str) -> Predictions:
+def _meter(visual: Any, device: str) -> Any:
+    """The face model whose predictions stand for pictures, for fusion models that were trained so; else None."""
+    from emotion.measures import FaceMeter
+
+    return FaceMeter(visual.measured_by, device) if getattr(visual, "measured_by", "") else None
+
+
+def _read_rows(
+    model: Any, samples: Samples, rows: range, about: dict[str, Any], device: str, meter: Any
+) -> Predictions:
     """One batch under every condition that leaves it something to hear or see."""
     import torch
 
     from emotion.models.avfusion import CONDITIONS, under
 
-    clips = model.inputs(*_batch([samples.picture(i) for i in rows], model.config.input))
+    clips = model.inputs(*_batch([samples.picture(i) for i in rows], model.config.input, meter))
     values = {}
     for condition in CONDITIONS:
         left = under(clips, condition, torch.Generator().manual_seed(about["seed"] + rows.start))
@@ -89,8 +99,9 @@ def _read_rows(model: Any, samples: Samples, rows: range, about: dict[str, Any],
     return Predictions(ids, dict.fromkeys(values, tuple(model.config.labels)), values, choice, about=about)
 
 
-def _batch(clips: list[Any], config: Any) -> tuple[np.ndarray | None, np.ndarray | None]:
+def _batch(clips: list[Any], config: Any, meter: Any) -> tuple[np.ndarray | None, np.ndarray | None]:
     """Sound features [B, C, columns] and crops or measurements [B, T, ...]; None where a modality is lacking."""
+    from emotion.cropped import fitted
     from emotion.datasets.clips import middle
     from emotion.models.avfusion_audio import clip_samples, mfcc
 
@@ -98,8 +109,12 @@ def _batch(clips: list[Any], config: Any) -> tuple[np.ndarray | None, np.ndarray
         start = clip.sound.start + middle(clip.sound.seconds, config)
         return mfcc(clip_samples(clip.sound, config, start), config.audio)
 
+    def seen(clip: Any) -> np.ndarray:
+        measured = meter is None or clip.visual.ndim == 2
+        return clip.visual if measured else meter(fitted(list(clip.visual), meter.input))
+
     sound = None if clips[0].sound is None else np.stack([features(clip) for clip in clips])
-    return sound, None if clips[0].visual is None else np.stack([clip.visual for clip in clips])
+    return sound, None if clips[0].visual is None else np.stack([seen(clip) for clip in clips])
 
 
 def score(found: Predictions, samples: Samples) -> dict[str, TaskResult]:

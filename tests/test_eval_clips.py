@@ -91,6 +91,20 @@ def test_sound_alone_is_tested_without_pictures(checkpoint: Path, data: Path, tm
     np.testing.assert_array_equal(found.values["both"], found.values["audio"])
 
 
+def test_a_face_model_measures_the_pictures(data: Path, tmp_path: Path) -> None:
+    """What a face model says of every frame is the visual channel of a fusion trained so."""
+    from emotion.measures import FaceMeter
+
+    name = "esr_compact.ferplus"
+    torch.manual_seed(0)
+    visual = VectorInput(names=FaceMeter(name).names, measured_by=name)
+    model = AVFusion(AVFusionConfig(input=ClipInput(visual=visual, frames=2), fusion="it")).eval()
+    hub.save(model, "avfusion", tmp_path / "c", hub.Card("avfusion.measured", "MIT", True), "# Tiny\n")
+    samples = ravdess.load(data, "test").subset(slice(0, 2))
+    found, _ = clips.predict(hub.load(tmp_path / "c"), samples, tmp_path / "p.npz", quiet=True)
+    assert set(found.values) == set(CONDITIONS) and (found.values["both"] != found.values["audio"]).any()
+
+
 def test_predictions_of_another_tool(data: Path, tmp_path: Path) -> None:
     samples = ravdess.load(data, "test", "action_units")
     labels = samples.labels["expression"]

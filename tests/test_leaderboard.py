@@ -246,6 +246,21 @@ def test_committed_results_are_sound() -> None:
         assert row.model.sha256 and row.data.fingerprint and "/" not in row.run.command
 
 
+def test_the_bundled_card_says_what_the_results_say(capsys) -> None:
+    name = registry.DEFAULT
+    assert main(["card", name, "--read"]) == 0
+    assert "Facial expression recognition" in capsys.readouterr().out
+    card = cards.read(registry.entries()[name].folder / "README.md")
+    found, _ = results.read_all([results.FOLDER])
+    mine = [r for r in found if r.model.sha256 == registry.entries()[name].sha256]
+    assert mine
+    for row in mine:
+        for task, measured in row.tasks.items():
+            for metric, figure in measured.metrics.items():
+                key = (cards.TASKS[task][1], row.data.name, row.data.split, metric)
+                assert card[key] == pytest.approx(figure.value, abs=1e-6)
+
+
 def test_card_round_trip(tmp_path: Path) -> None:
     card = tmp_path / "README.md"
     card.write_text("---\nlicense: mit\n---\n# Model\n\nText --- with dashes.\n", encoding="utf-8")
