@@ -17,7 +17,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--port", type=int, help="default: the first free one from 7860 on")
     more = "also offer this checkpoint: a folder, or OWNER/NAME on a Hub; may be given repeatedly"
     parser.add_argument("--model", action="append", default=[], metavar="NAME|FOLDER", help=more)
-    parser.add_argument("--mcp", action="store_true", help="also serve the functions as MCP tools (needs gradio[mcp])")
+    parser.add_argument("--mcp", action="store_true", help="also serve the functions as MCP tools (needs mcp)")
     args = parser.parse_args(argv)
 
     from emotion.ui import page, pieces

@@ -252,7 +252,7 @@ def test_bad_options_end_with_one_message(capsys, tmp_path, folder, monkeypatch)
     assert app.main(["--model", str(tmp_path / "missing")]) == 2
     assert "missing" in capsys.readouterr().err
     monkeypatch.setattr(pages.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match="gradio"):
+    with pytest.raises(UserError, match="mcp"):
         pages.launch(Models([folder]), mcp=True)
 
 

@@ -28,7 +28,7 @@ def tables(monkeypatch):
     def stored(folders, track=None):
         return [t for t in (table, other) if track in (None, t.track)], ["broken.json is damaged"]
 
-    monkeypatch.setattr(leaderboard.leaderboard, "tables_of", stored)
+    monkeypatch.setattr(leaderboard.boards, "tables_of", stored)
 
 
 def test_rows_are_filtered_searched_and_sorted(tmp_path):

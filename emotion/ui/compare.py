@@ -59,7 +59,7 @@ class Comparison:
         return float(np.mean(pairs)) if pairs else None
 
 
-def compare(models: pieces.Models, path: str, names: Sequence[str]) -> Iterator[str | Comparison]:
+def read(models: pieces.Models, path: str, names: Sequence[str]) -> Iterator[str | Comparison]:
     """Words about what is going on, and the comparison at the end.
 
     Raises:
@@ -171,7 +171,7 @@ class CompareTab:
             yield self.reset()
             return
         try:
-            for step in compare(self.models, path, names):
+            for step in read(self.models, path, names):
                 yield self._shown(step) if isinstance(step, Comparison) else self._say(pieces.busy(step))
         except UserError as problem:
             yield self._cleared(pieces.error(str(problem)))
@@ -246,7 +246,7 @@ def tab(models: pieces.Models, _: gr.Dropdown) -> None:
 def _endpoint(models: pieces.Models) -> None:
     """Offer the comparison as the API (and MCP) function `/compare`."""
 
-    def compare_models(image: str, names: list[str] | None = None) -> dict[str, Any]:
+    def compare(image: str, names: list[str] | None = None) -> dict[str, Any]:
         """Let several models read the same faces of a picture.
 
         Args:
@@ -261,7 +261,7 @@ def _endpoint(models: pieces.Models) -> None:
         if not image:
             raise gr.Error("give a picture", print_exception=False)
         try:
-            *_, found = compare(models, image, names or models.names())
+            *_, found = read(models, image, names or models.names())
         except UserError as problem:
             raise gr.Error(str(problem), print_exception=False) from problem
         return {
@@ -272,4 +272,4 @@ def _endpoint(models: pieces.Models) -> None:
 
     with gr.Row(visible=False):
         inputs = [pieces.picture_input(label="image"), gr.CheckboxGroup(models.names(), label="names")]
-        gr.Button().click(compare_models, inputs, gr.JSON(label="result"), api_name="compare", concurrency_id="compare")
+        gr.Button().click(compare, inputs, gr.JSON(label="result"), api_name="compare", concurrency_id="compare")

@@ -9,7 +9,8 @@ import gradio as gr
 
 from emotion.errors import UserError
 from emotion.ui import pieces, plots
-from eval import leaderboard, plot, render
+from eval import leaderboard as boards
+from eval import plot, render
 from eval.leaderboard import Row, Table
 from eval.results import FOLDER, Figure
 from eval.tracks import TRACKS
@@ -41,7 +42,7 @@ def board(track: str, kind: str = "all", words: str = "") -> str:
         kind: one of `KINDS`.
         words: every one of these must occur in the row's model, origin or note or in the table's title.
     """
-    tables, problems = leaderboard.tables_of([FOLDER])
+    tables, problems = boards.tables_of([FOLDER])
     parts = []
     for table in (t for t in tables if t.track == track):
         rows = [(n, row) for n, row in enumerate(table.rows, start=1) if _wanted(table, row, kind, words)]
@@ -121,7 +122,7 @@ def _source(row: Row) -> str:
 
 def tab(_: pieces.Models, __: gr.Dropdown) -> None:
     """Build the tab's contents and its API function."""
-    tracks = [(TRACKS[name].title, name) for name in dict.fromkeys(t.track for t in leaderboard.tables_of([FOLDER])[0])]
+    tracks = [(TRACKS[name].title, name) for name in dict.fromkeys(t.track for t in boards.tables_of([FOLDER])[0])]
     with gr.Row(elem_id="em-board-filters", elem_classes="em-filters"):
         track = gr.Radio(tracks, value=tracks[0][1], label="What is predicted", elem_classes="em-chips")
         kind = gr.Radio(list(KINDS), value=KINDS[0], label="Rows", elem_classes="em-chips")
@@ -133,10 +134,10 @@ def tab(_: pieces.Models, __: gr.Dropdown) -> None:
         [track.input, kind.input, words.input], board, filters, shown,
         trigger_mode="always_last", show_progress="hidden", api_visibility="private", concurrency_id="board",
     )  # fmt: skip
-    gr.api(leaderboard_rows, api_name="leaderboard")
+    gr.api(leaderboard, api_name="leaderboard")
 
 
-def leaderboard_rows(track: str = "expression") -> list[dict[str, Any]]:
+def leaderboard(track: str = "expression") -> list[dict[str, Any]]:
     """Measured results and published figures of one track, best first within each data set and protocol.
 
     Args:
@@ -149,7 +150,7 @@ def leaderboard_rows(track: str = "expression") -> list[dict[str, Any]]:
     if track not in TRACKS:
         raise gr.Error(f"no track {track!r}; there are: {', '.join(TRACKS)}", print_exception=False)
     try:
-        tables, _ = leaderboard.tables_of([FOLDER], track)
+        tables, _ = boards.tables_of([FOLDER], track)
     except UserError as problem:
         raise gr.Error(str(problem), print_exception=False) from problem
     return [

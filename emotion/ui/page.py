@@ -105,7 +105,7 @@ def launch(
         UserError: MCP without its library. OSError: the port is taken.
     """
     if mcp and importlib.util.find_spec("mcp") is None:
-        raise UserError("--mcp needs one more library; install it with: pip install 'gradio[mcp]'")
+        raise UserError("--mcp needs one more library; install it with: pip install 'mcp>=1.21,<2'")
     page = build(offered)
     page.queue(max_size=32, default_concurrency_limit=1)
     _, address, _ = page.launch(
