@@ -13,7 +13,7 @@ from emotion.errors import UserError
 from emotion.exports_abaw import FOLDERS, task_text
 from emotion.exports_abaw import files as abaw_files
 from emotion.exports_abaw import members as single_tasks
-from emotion.outputs import Result, Task
+from emotion.outputs import Faces, Result, Task
 
 FORMATS = ("parquet", "esr", "abaw", "fg2020")  # what `files` can write
 
@@ -52,6 +52,22 @@ def files(form: str, result: Result, stem: str) -> dict[str, bytes]:
     if missing := FOLDERS.keys() - one.tasks.keys():
         raise UserError(f"the FG-2020 table has {', '.join(FOLDERS)}; {result.model} predicts no {missing.pop()}")
     return {f"fg2020/{stem}.csv": fg2020_csv(one.frame + 1, one.tasks).encode()}
+
+
+def check(forms: Iterable[str], model: str, tasks: dict[str, Task]) -> None:
+    """Whether these formats can be written of what a model says, before anything is read.
+
+    Args:
+        forms: some of `FORMATS`.
+        model: its name.
+        tasks: what it predicts, without rows.
+
+    Raises:
+        UserError: as `files`.
+    """
+    nothing = Result(model, (1, 1), np.zeros(0), np.zeros(0), Faces.empty(), tasks)
+    for form in forms:
+        files(form, nothing, "x")
 
 
 def biggest(result: Result) -> Result:

@@ -93,6 +93,8 @@ def test_a_camera_that_is_not_there(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     monkeypatch.setattr(webcam, "desktop_window", lambda name: lambda picture, title: True)
     assert "camera 77 gives no picture" in fails(capsys, "webcam", "--camera", "77")
     assert "time constant" in fails(capsys, "webcam", "--smooth", "-1")
+    assert "-o DIR" in fails(capsys, "webcam", "--export", "esr")
+    assert "predicts no action_units" in fails(capsys, "webcam", "--export", "fg2020", "-o", "x")
 
 
 def test_a_stream_s_frames_are_one_result() -> None:

@@ -25,7 +25,7 @@ from emotion.draw import overlay
 from emotion.errors import UserError
 from emotion.media import FORMATS, VIDEO_SUFFIXES, is_video, read_image, save_image
 from emotion.models.base import ClipInput
-from emotion.outputs import Faces, Result, Task
+from emotion.outputs import Result, Task
 from emotion.predict import FacePredictor, of_pictures
 from emotion.scenes import ScenePredictor
 
@@ -91,9 +91,7 @@ def _predictor(args: argparse.Namespace) -> FacePredictor | ScenePredictor | Cli
         if isinstance(predictor, ScenePredictor):
             raise UserError("a scene model finds people itself: --detector has no meaning for it")
         predictor.detector = _detector(args.detector, device)
-    nothing = Result(predictor.name, (1, 1), np.zeros(0), np.zeros(0), Faces.empty(), predictor.nothing)
-    for form in args.export:
-        exports.files(form, nothing, "x")
+    exports.check(args.export, predictor.name, predictor.nothing)
     return predictor
 
 

@@ -13,7 +13,7 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from emotion import draw, panels, timeline
+from emotion import draw, exports, panels, timeline
 from emotion.cli import films
 from emotion.cli.analyze import checked_device
 from emotion.cli.console import PROGRAM, show
@@ -37,6 +37,8 @@ class Window(Protocol):
 def run(args: argparse.Namespace) -> int:
     """The command: until the window is closed, or Ctrl-C."""
     timeline.Smoother(args.smooth)
+    if args.output is None and args.export:
+        raise UserError("--export writes files: say where with -o DIR")
     window = desktop_window(PROGRAM)
     if window is None and args.output is None:
         raise UserError(f"no window can be opened here (no display, or OpenCV without windows); {PAGE}")
@@ -44,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
         print("no window can be opened here; recording until Ctrl-C", file=sys.stderr)
     detector = MTCNN(longest_side=SEARCHED, device=checked_device(args.device))
     predictor = FacePredictor(args.model, detector, args.faces, args.device)
+    exports.check(args.export, predictor.name, predictor.nothing)
     with contextlib.closing(camera_frames(args.camera)) as frames:
         result = watch(frames, predictor, args, window)
     if args.output is not None and result is not None:
