@@ -7,12 +7,9 @@ A command's module is imported when it is called: `leaderboard` must not wait fo
 from __future__ import annotations
 
 import argparse
-import importlib
-import sys
 from pathlib import Path
 
-from emotion.cli.console import report
-from emotion.errors import UserError
+from emotion.cli.console import call
 from eval import results
 from eval.tracks import FORMATS, TRACKS
 
@@ -22,15 +19,7 @@ PROGRAM = "python -m eval"
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     args = _parser().parse_args(argv)
-    module, function = args.run.split(":")
-    try:
-        return getattr(importlib.import_module(module), function)(args)
-    except UserError as error:
-        report(error)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; `run` goes on where it was when called again", file=sys.stderr)
-        return 130
+    return call(args.run, args, "stopped; `run` goes on where it was when called again")
 
 
 def _parser() -> argparse.ArgumentParser:

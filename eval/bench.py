@@ -146,8 +146,11 @@ def _batch(model: nn.Module, n: int, device: str) -> Any:
     if isinstance(spec, FaceInput):
         return spec.tensor(np.zeros((n, *spec.size, 3), np.uint8)).to(device)
     single = torch.is_tensor(example)
-    parts = [x.expand(n, *x.shape[1:]).contiguous().to(device) for x in ([example] if single else example)]
-    return parts[0] if single else type(example)(*parts)
+
+    def repeated(x: Any) -> Any:
+        return None if x is None else x.expand(n, *x.shape[1:]).contiguous().to(device)
+
+    return repeated(example) if single else type(example)(*map(repeated, example))
 
 
 def _faces(predictor: FacePredictor, median: Median) -> dict[str, float]:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib
+import io
+import os
 import sys
 
 from rich.box import SIMPLE_HEAD
@@ -16,6 +20,31 @@ PROGRAM = "python -m emotion"
 def report(error: UserError) -> None:
     """One message on stderr."""
     print(f"error: {error}", file=sys.stderr)
+
+
+def call(run: str, args: argparse.Namespace, stopped: str = "stopped") -> int:
+    """Run a command and turn what may end it into an exit code.
+
+    Args:
+        run: "module:function" of the command, imported only now; the function takes `args` and returns the exit code.
+        args: parsed.
+        stopped: said when Ctrl-C ends it.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a file name that the terminal cannot show must not end the run
+    module, function = run.split(":")
+    try:
+        return getattr(importlib.import_module(module), function)(args)
+    except UserError as error:
+        report(error)
+        return 2
+    except KeyboardInterrupt:
+        print(stopped, file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader (`| head`) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 def show(*parts: RenderableType) -> None:
