@@ -7,39 +7,21 @@ A command's module is imported when it is called, so that `models` and `--help` 
 from __future__ import annotations
 
 import argparse
-import importlib
-import io
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from emotion import __version__, registry
-from emotion.cli.console import PROGRAM, report
-from emotion.errors import UserError
+from emotion.cli.console import PROGRAM, call
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a file name that the terminal cannot show must not end the run
     parser = _parser()
     args, args.rest = parser.parse_known_args(argv)
     if args.rest and args.command != "import":
         parser.error(f"unknown option {args.rest[0]}; `{PROGRAM} {args.command} --help` lists them")
-    module, run = args.run.split(":")
-    try:
-        return getattr(importlib.import_module(module), run)(args)
-    except UserError as error:
-        report(error)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # the reader (`| head`) has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    return call(args.run, args)
 
 
 def _parser() -> argparse.ArgumentParser:
