@@ -98,6 +98,17 @@ def _predictions(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument("--original", action="store_true", help="colours and blending of the original ESR framework")
     sub.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps ...; default: %(default)s")
 
+    text = "draw bars of prediction and uncertainty for every face of a picture, and its landmarks"
+    more = "Writes PICTURE_faceN_figure.png, the largest face first, and for landmarks PICTURE_landmarks.png and .csv."
+    sub = command("figure", "figure:run", text, more)
+    sub.add_argument("picture", type=Path, metavar="PICTURE")
+    sub.add_argument("--model", default=registry.DEFAULT, metavar="NAME|FOLDER", help="default: %(default)s")
+    sub.add_argument("-o", "--output", type=Path, default=Path(), metavar="DIR", help="default: the current folder")
+    sub.add_argument("--faces", choices=which, default="all", help="default: %(default)s")
+    text = "EMENet: read every face this many times with dropout on, for an uncertainty of one network alone"
+    sub.add_argument("--mc-dropout", type=int, default=0, metavar="PASSES", help=text)
+    sub.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps ...; default: %(default)s")
+
     text = "read a folder of face crops, one person's frames in order"
     more = "fg2020: prediction files per member and task; api: one CSV of decisions, as the FG-2020 system writes them."
     sub = command("crops", "crops:run", text, more)

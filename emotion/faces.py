@@ -134,6 +134,26 @@ def crop(picture: np.ndarray, faces: Faces, spec: FaceInput) -> np.ndarray:
     return out
 
 
+def in_picture(points: np.ndarray, faces: Faces, spec: FaceInput, picture_size: tuple[int, int]) -> np.ndarray:
+    """Where points of what `crop` cut out lie in the picture.
+
+    Args:
+        points: [N, K, 2] (x, y) as fractions of the crop's sides.
+        faces, spec: as for `crop`.
+        picture_size: width and height.
+
+    Returns:
+        float64 [N, K, 2], pixels from the picture's left upper corner.
+    """
+    points = np.asarray(points, np.float64)
+    if spec.template is None:
+        regions = _regions(faces.boxes, spec, picture_size)[:, None]
+        return regions[..., :2] + points * (regions[..., 2:] - regions[..., :2])
+    matrices = _alignment(faces, spec)
+    inside = points * spec.size[::-1] - 0.5 - matrices[:, None, :, 2]
+    return np.linalg.solve(matrices[:, None, :, :2], inside[..., None])[..., 0] + 0.5
+
+
 def fit_picture(picture: np.ndarray, spec: FaceInput) -> np.ndarray:
     """A picture that is a face crop already (as data sets have them), brought to a model's size and channels.
 

@@ -142,7 +142,7 @@ class Container:
 
             client = Client("http://127.0.0.1:7860/", verbose=False)
             result = client.predict(handle_file(str(PICTURE)), api_name="/analyze_image")
-            assert len(result["faces"]) == 1, result
+            assert len(result["frames"][0]["faces"]) == 1, result
             print(f"a picture was analysed after {time.monotonic() - started:.1f} s", flush=True)
         finally:
             server.terminate()

@@ -133,15 +133,35 @@ def test_an_ensemble_is_its_members_and_the_mean_of_their_probabilities():
 
 
 @torch.inference_mode()
-def test_dropout_at_prediction_time_really_drops():
-    model = make()
-    read = features(model, 4).unsqueeze(1)
-    draws = model.mc_dropout(read, passes=6, seed=3)
-    assert draws["expression"].shape == (6, 1, 4, 7)
-    assert draws["expression"].std(0).min() > 0
-    assert_same(draws, model.mc_dropout(read, passes=6, seed=3))
+@pytest.mark.parametrize("temporal", ["gru", "transformer"])
+def test_dropout_at_prediction_time_really_drops(temporal):
+    model, x = make(temporal=temporal), frames(4)
+    plain = model(x)
+    assert "epistemic" not in model.decode(plain)["expression"].uncertainty
+    draws = model.with_mc_dropout(6, seed=3)(x)
+    assert draws["expression"].shape == (6, 4, 7) and draws["expression"].std(0).min() > 0
+    assert_same(draws, model(x))
     assert not any(m.training for m in model.modules())
     assert model.decode(draws)["expression"].uncertainty["epistemic"].min() > 0
+    other = model.with_mc_dropout(6, seed=4)(x)
+    assert not torch.equal(other["expression"], draws["expression"])
+    assert_same(plain, model.with_mc_dropout(0)(x))
+
+
+@torch.inference_mode()
+def test_dropout_at_prediction_time_of_films_leaves_the_state_alone():
+    model, x = make(), frames(5)
+    _, plain = model.step(x)
+    logits, state = model.with_mc_dropout(3).step(x)
+    assert logits["expression"].shape == (3, 5, 7) and torch.equal(plain, state)
+    assert model.sequence(model.embed(x))["action_units"].shape == (3, 5, 12)
+
+
+def test_dropout_at_prediction_time_needs_dropout():
+    with pytest.raises(UserError, match="without dropout"):
+        make(dropout=0.0).with_mc_dropout()
+    with pytest.raises(UserError, match="2 or more passes"):
+        make().with_mc_dropout(1)
 
 
 @torch.inference_mode()

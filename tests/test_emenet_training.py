@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +15,7 @@ from emotion.errors import UserError
 from emotion.labels import FERPLUS
 from emotion.models import emenet
 from emotion.models.base import FaceInput
-from train import calibrate, soft_labels
+from train import calibrate, loop, soft_labels
 from train import recipe as recipes
 from train.__main__ import main
 from train.emenet import build
@@ -116,6 +119,29 @@ def test_recipes_are_complete():
         recipe = recipes.load(name)
         hub.build(recipe.method, recipe.rest["model"])
         assert bool(recipe.rest.get("distill")) == name.endswith("student")
+
+
+def test_a_resumed_training_weighs_the_tasks_as_before(data, tmp_path, monkeypatch):
+    """Expression improves in every epoch, affect in none; the run is stopped before its last epoch."""
+    path = write(tmp_path)
+    path.write_text(path.read_text().replace("frames: 4", "frames: 4\nbalance: true"))
+    recipe, calls = recipes.load(str(path)), itertools.count()
+    monkeypatch.setattr(loop, "_run_epoch", lambda *_: 0.0)
+    monkeypatch.setattr(soft_labels, "collect", lambda *_: {})
+    monkeypatch.setattr(emenet.EMENet, "decode", lambda *_: {})
+    figures = {"score": 0.0, "valence_arousal_total": 0.5}
+    monkeypatch.setattr(calibrate, "figures", lambda *_: figures | {"expression_total": float(next(calls) % 4)})
+
+    def train(folder, epochs):
+        trainee = build(recipe, {"affwild2": data}, None)
+        trainee.phases = [replace(trainee.phases[0], epochs=epochs)]
+        rows = loop.fit(trainee, tmp_path / folder, recipe.settings)
+        return [row["weight_valence_arousal"] for row in rows]
+
+    whole = train("whole", 4)
+    assert whole == pytest.approx([0.5, 0.5, 0.5, np.log2(3) / (1 + np.log2(3))])
+    train("parts", 3)
+    assert train("parts", 4) == whole
 
 
 def test_balance_raises_only_what_stands_still():

@@ -66,8 +66,7 @@ class Options:
         temperature: of the soft labels.
         affect: loss on valence and arousal, see `hard_loss`.
         expression_weights, action_unit_weights: see `hard_loss`; () for none.
-        balance: raise the weight of tasks whose validation stands still (after a restart of an interrupted run it
-            begins anew).
+        balance: raise the weight of tasks whose validation stands still.
         calibrate: fit temperatures on one random half of validation; all figures are then of the other half.
         workers: processes that read pictures.
     """
@@ -253,9 +252,17 @@ class EMENetTrainee:
         """Figures of the stage's member alone; the score is the sum of the tasks' totals."""
         logits = soft_labels.collect(model, self.valid, stage.setting.member)
         found = calibrate.figures(model.decode(logits), soft_labels.truth(self.valid))
-        if self.options.balance:
-            self.balance.update({t: found[f"{t}_total"] for t in self.tasks if f"{t}_total" in found})
+        self._weigh(found)
         return found | {f"weight_{t}": w for t, w in self.balance.weights.items()}
+
+    def resume(self, rows: list[dict[str, float]]) -> None:
+        """Weigh the tasks as the finished epochs of this stage did."""
+        for row in rows:
+            self._weigh(row)
+
+    def _weigh(self, figures: dict[str, float]) -> None:
+        if self.options.balance:
+            self.balance.update({t: figures[f"{t}_total"] for t in self.tasks if f"{t}_total" in figures})
 
 
 def build(recipe: Recipe, folders: dict[str, Path], init: str | None) -> EMENetTrainee:

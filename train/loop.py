@@ -110,7 +110,11 @@ class Settings:
 
 
 class Trainee(Protocol):
-    """What a method brings: `model` and how to feed, judge and switch it."""
+    """What a method brings: `model` and how to feed, judge and switch it.
+
+    One that changes with its own validation figures also has `resume(rows)`: when an interrupted stage goes on, it is
+    called after `begin` with the rows of the epochs that were finished before.
+    """
 
     model: nn.Module
 
@@ -184,6 +188,8 @@ def _run_stage(
         accelerator.load_state(str(_state(out, progress)))
         if average:
             average.load(_state(out, progress) / "average.safetensors")
+        if resume := getattr(trainee, "resume", None):
+            resume(progress.history[-progress.epoch :])
     fast = torch.compile(wrapped) if settings.compile else wrapped
     for epoch in range(progress.epoch, stage.epochs):
         start = time.perf_counter()

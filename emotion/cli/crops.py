@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from torch import nn
+
 from emotion import cropped, exports, hub
 from emotion.cli.console import show
 from emotion.errors import UserError
+from emotion.models.fg2020 import FG2020
 
 
 def run(args: argparse.Namespace) -> int:
@@ -17,13 +20,17 @@ def run(args: argparse.Namespace) -> int:
     for name in args.model:
         model = hub.load(name, args.device)
         result = cropped.analyze_crops(files, model, args.device, args.fps)
-        members = getattr(model.config, "members", None)
-        if args.format in ("fg2020", "api") and members is None:
-            raise UserError(f"--format {args.format} is for FG-2020 models; {result.model} is none")
+        missing = exports.FOLDERS.keys() - result.tasks.keys()
+        if args.format in ("fg2020", "api") and missing:
+            raise UserError(f"--format {args.format} needs {', '.join(sorted(missing))}, which {result.model} lacks")
         if args.format == "fg2020":
-            written |= exports.fg2020_files(result.tasks, members)
-        elif args.format == "api":
+            tasks = {name: result.tasks[name] for name in exports.FOLDERS}
+            written |= exports.fg2020_files(tasks, _members(model))
+        elif args.format == "api" and isinstance(model, FG2020):
             written[f"{result.model}.csv"] = cropped.fg2020_table(files, model, args.device)
+        elif args.format == "api":
+            numbers = [exports.frame_number(path) for path in files]
+            written[f"{result.model}.csv"] = exports.fg2020_csv(numbers, result.tasks)
         else:
             written[f"{result.model}.{args.format}"] = result.to_csv() if args.format == "csv" else result.to_json()
         show(f"{result.model}: {len(result)} faces")
@@ -33,3 +40,9 @@ def run(args: argparse.Namespace) -> int:
         path.write_text(text, encoding="utf-8")
     show(f"Written to {args.output}: {', '.join(written)}")
     return 0
+
+
+def _members(model: nn.Module) -> tuple[str, ...]:
+    """What the members of a model are called; some models only count theirs."""
+    members = getattr(model.config, "members", 1)
+    return tuple(f"member_{i}" for i in range(members)) if isinstance(members, int) else tuple(members)

@@ -8,6 +8,8 @@ for one face, 1.8 times slower for eight) and torch.vmap (1.6 and 2.7 times slow
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 
 from emotion import labels as vocab
 from emotion import uncertainty
+from emotion.errors import UserError
 from emotion.merging import bin_moments
 from emotion.models import marblenet, mobilefacenet
 from emotion.models.base import FaceInput
@@ -145,6 +148,7 @@ class EMENet(Pretrained, nn.Module):
         super().__init__()
         self.config = config
         self.members = nn.ModuleList(Member(config) for _ in range(config.members))
+        self.passes, self.seed = 0, 0  # see `with_mc_dropout`
 
     @property
     def labels(self) -> dict[str, tuple[str, ...]]:
@@ -200,7 +204,7 @@ class EMENet(Pretrained, nn.Module):
     def read(
         self, features: Tensor, state: Tensor | None = None, member: int | None = None
     ) -> tuple[dict[str, Tensor], Tensor]:
-        """The heads alone, along `config.time_axis`.
+        """The heads alone, along `config.time_axis`; with `with_mc_dropout` every member many times (see there).
 
         Args:
             features: [M, B, T, F], B clips of T frames.
@@ -211,6 +215,14 @@ class EMENet(Pretrained, nn.Module):
             Logits as `forward` for clips, and the state [M, tasks, parts, L, hidden] of L lanes (B for "frames",
             B * T for "lanes", T for "clips").
         """
+        logits, after = self._read(features, state, member)
+        if self.passes and not self.training:
+            with self._dropout(self.seed):
+                draws = [self._read(features, state, member)[0] for _ in range(self.passes)]
+            logits = {task: torch.cat([draw[task] for draw in draws]) for task in logits}
+        return logits, after
+
+    def _read(self, features: Tensor, state: Tensor | None, member: int | None) -> tuple[dict[str, Tensor], Tensor]:
         axis, clips = self.config.time_axis, features.shape[1:3]
         steps = {"frames": features.transpose(1, 2), "lanes": features.flatten(1, 2).unsqueeze(1), "clips": features}
         logits: dict[str, list[Tensor]] = {task: [] for task in self.config.outputs}
@@ -266,28 +278,39 @@ class EMENet(Pretrained, nn.Module):
             state = torch.cat([kept[..., len(x) :, :], after], dim=-2)
         return {task: z.squeeze(1) for task, z in logits.items()}, state
 
-    def mc_dropout(self, features: Tensor, passes: int = 10, seed: int = 0) -> dict[str, Tensor]:
-        """Monte Carlo dropout (Gal & Ghahramani 2016): the heads read the features `passes` times with dropout on.
+    def with_mc_dropout(self, passes: int = 10, seed: int = 0) -> EMENet:
+        """Monte Carlo dropout (Gal & Ghahramani 2016): from now on the heads read every face `passes` times.
+
+        Dropout before their decoders is on, so that the passes differ; everything that reads logits takes them for an
+        ensemble of passes * M members, and one network alone gets an epistemic uncertainty. States of streams are those
+        without dropout. The masks of a call depend on the seed alone: the same input gives the same output.
 
         Args:
-            features: [M, B, T, F].
-            passes: draws; seed: of their masks.
+            passes: draws; 0 switches it off.
+            seed: of the masks.
 
-        Returns:
-            Logits as `forward` for clips, passes * M members in front, so that `decode` treats them as an ensemble.
+        Raises:
+            UserError: a number of passes that is none, or heads without dropout.
         """
-        heads = [member.heads for member in self.members]
-        modes = [h.training for h in heads]
+        if passes < 0 or passes == 1:
+            raise UserError(f"Monte Carlo dropout takes 2 or more passes (0: off), not {passes}")
+        if passes and not self.config.dropout:
+            raise UserError("this model was made without dropout; Monte Carlo dropout would repeat the same answer")
+        self.passes, self.seed = passes, seed
+        return self
+
+    @contextmanager
+    def _dropout(self, seed: int) -> Iterator[None]:
+        """The heads in training mode, which to them means dropout alone."""
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             try:
-                for h in heads:
-                    h.train()
-                draws = [self.read(features)[0] for _ in range(passes)]
+                for member in self.members:
+                    member.heads.train()
+                yield
             finally:
-                for h, mode in zip(heads, modes):
-                    h.train(mode)
-        return {task: torch.cat([d[task] for d in draws]) for task in draws[0]}
+                for member in self.members:
+                    member.heads.eval()
 
     def decode(self, logits: dict[str, Tensor]) -> dict[str, Task]:
         """Mean probabilities of the members, decisions, values and uncertainty; frames of clips become rows.
