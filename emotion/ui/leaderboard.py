@@ -45,11 +45,10 @@ def board(track: str, kind: str = "all", words: str = "") -> str:
     tables, problems = boards.tables_of([FOLDER])
     parts = []
     for table in (t for t in tables if t.track == track):
-        rows = [(n, row) for n, row in enumerate(table.rows, start=1) if _wanted(table, row, kind, words)]
+        rows = [row for row in table.rows if _wanted(table, row, kind, words)]
         if rows:
-            drawing = plot.accuracy_against_speed(table, tables)
-            scatter = f'<figure class="em-scatter">{drawing}<figcaption>{_PARETO}</figcaption></figure>'
-            parts.append(_table(table, rows) + (scatter if drawing else ""))
+            drawings = ((plot.accuracy_against_speed(table, tables), _PARETO), (plot.risk_coverage(table), _RISK))
+            parts.append(_table(table, rows) + "".join(_figure_of(*drawing) for drawing in drawings))
     if not parts:
         parts.append(pieces.note("No row is left.", "Show all kinds, or search for fewer words."))
     parts += [pieces.error(problem) for problem in problems]
@@ -57,6 +56,11 @@ def board(track: str, kind: str = "all", words: str = "") -> str:
 
 
 _PARETO = "Dashed: the models that no other one beats in both figures. Only models measured on one machine are shown."
+_RISK = "The error of the answers that a model is surest of. The lower on the left, the better it knows its errors."
+
+
+def _figure_of(drawing: str, caption: str) -> str:
+    return f'<figure class="em-scatter">{drawing}<figcaption>{caption}</figcaption></figure>' if drawing else ""
 
 
 def _wanted(table: Table, row: Row, kind: str, words: str) -> bool:
@@ -68,13 +72,13 @@ def _kind(row: Row) -> str:
     return "measured" if row.measured else "reported"
 
 
-def _table(table: Table, rows: list[tuple[int, Row]]) -> str:
+def _table(table: Table, rows: list[Row]) -> str:
     figures = [(name.replace("_", " "), 170 if name == table.main else 150) for name in table.metrics]
     heads = [("#", 46), ("model", 260), *figures, ("source", 260)]
     up = "".join(
         f'<th scope="col" style="width:{w}px"><button type="button">{escape(h)}</button></th>' for h, w in heads
     )
-    body = "".join(f"<tr>{_cells(table, n, row)}</tr>" for n, row in rows)
+    body = "".join(f"<tr>{_cells(table, row)}</tr>" for row in rows)
     width = sum(w for _, w in heads)
     title = escape(", ".join(part for part in (table.dataset, table.split, table.protocol) if part))
     return (
@@ -84,10 +88,11 @@ def _table(table: Table, rows: list[tuple[int, Row]]) -> str:
     )
 
 
-def _cells(table: Table, rank: int, row: Row) -> str:
+def _cells(table: Table, row: Row) -> str:
+    rank = table.rank(row)
     tie = '<abbr title="its interval overlaps that of the best measured row">≈</abbr>' if table.tied(row) else ""
     figures = (_figure(table, name, row.figures.get(name)) for name in table.metrics)
-    return "".join([_cell(f"{rank}{tie}", rank), _model(row), *figures, _cell(_source(row), row.origin)])
+    return "".join([_cell(f"{rank or '–'}{tie}", rank), _model(row), *figures, _cell(_source(row), row.origin)])
 
 
 def _model(row: Row) -> str:
@@ -154,9 +159,9 @@ def leaderboard(track: str = "expression") -> list[dict[str, Any]]:
     except UserError as problem:
         raise gr.Error(str(problem), print_exception=False) from problem
     return [
-        {"track": t.track, "dataset": t.dataset, "split": t.split, "protocol": t.protocol, "rank": rank}
+        {"track": t.track, "dataset": t.dataset, "split": t.split, "protocol": t.protocol, "rank": t.rank(row)}
         | {name: getattr(row, name) for name in ("model", "measured", "origin", "note", "command")}
         | {"figures": {name: vars(figure) for name, figure in row.figures.items()}}
         for t in tables
-        for rank, row in enumerate(t.rows, start=1)
+        for row in t.rows
     ]
