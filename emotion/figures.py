@@ -20,11 +20,11 @@ DOTS = "#F0E442"
 
 
 def bars(result: Result, face: int, portrait: np.ndarray, dpi: int = 120) -> np.ndarray:
-    """One face: prediction as bars to the left of each axis, uncertainty as bars to the right of it.
+    """One face: its portrait, what the model predicts as bars, and beside each task how uncertain that is.
 
     The uncertainty is the entropy as a part of the largest possible one; where a model has several members it is split
-    into what is uncertain in the face (aleatoric) and what the members disagree on (epistemic). Of an expression there
-    is one uncertainty, written above its classes.
+    into what is uncertain in the face (aleatoric) and what the members disagree on (epistemic). All classes of an
+    expression share one uncertainty.
 
     Args:
         result: of a picture.
@@ -93,6 +93,8 @@ def _uncertainty(axes: Axes, task: Task, first: bool) -> None:
     for place, value in enumerate(start):
         axes.annotate(f"{value:.2f}", (value, place), (3, 0), textcoords="offset points", va="center", fontsize=7)
     axes.set_yticks(np.arange(count), task.labels if count == len(task.labels) else [""] * count, fontsize=8)
+    if count == 1:
+        axes.set_ylim(-3, 3)
     _finish(axes, "Uncertainty", 0.0, 1.12)
     if first and len(rows) > 1:
         axes.legend(fontsize=7, loc="lower right", frameon=False)
