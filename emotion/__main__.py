@@ -127,7 +127,7 @@ def _scenes(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub = command("maps", "maps:run", text, more)
     sub.add_argument("picture", type=Path, metavar="PICTURE")
     sub.add_argument("--emotions", nargs="+", metavar="NAME", help="Happiness Peace ...; default: all of the model's")
-    sub.add_argument("--model", default=registry.SCENES, metavar="NAME|FOLDER", help="default: %(default)s")
+    sub.add_argument("--model", required=True, metavar="NAME|FOLDER", help="a scene model: BENet")
     sub.add_argument("-o", "--output", type=Path, default=Path(), metavar="DIR", help="default: the current folder")
     sub.add_argument("--colour", action="store_true", help="maps in colours over the picture")
     sub.add_argument("--flip", action="store_true", help="average with the mirrored picture: twice the time")

@@ -12,7 +12,6 @@ import yaml
 from emotion.errors import UserError
 
 DEFAULT = "esr_compact.ferplus"
-SCENES = "benet_small.scenes"
 WEIGHTS = Path(__file__).parent / "weights"
 
 # Method -> "module:class"; imported only when one of its models is needed.

@@ -16,8 +16,8 @@ from emotion.models.benet import BENet, BENetConfig, benet, benet_small
 from emotion.scenes import ScenePredictor
 from train.compose import LABELS
 
-PEOPLE = (1, 2, 5, 10, 20, 50)
-ROUNDS = 9
+PEOPLE = (1, 5, 20, 50)
+ROUNDS = 5
 PICTURE = (512, 640)  # height, width
 
 
