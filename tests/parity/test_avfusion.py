@@ -119,7 +119,7 @@ def test_stages(case: dict, tmp_path: Path) -> None:
 @pytest.mark.parametrize("case", params(METHOD, prefix="missing_"))
 def test_missing_modality(case: dict, tmp_path: Path) -> None:
     model, expected = network(case, tmp_path), load(METHOD, f"{case['name']}.npz")
-    audio, visual = clips(case)
+    audio, visual, _ = clips(case)
     noise = Clips(make(case["noise_audio"]), make(case["noise_video"]).transpose(1, 2))
     for name, logits in expected.items():
         kept, _, distortion = name.partition("_")
@@ -275,7 +275,7 @@ def test_training(case: dict, tmp_path: Path) -> None:
     optimiser = {k: v for k, v in case["optimiser"].items() if k not in ("name", "lr")}
     stage = Stage("test", 1, [(1.0, list(model.parameters()))])
     steps = loop._optimizer(stage, Settings(optimizer=case["optimiser"]["name"].lower(), decay_all=True, **optimiser))
-    audio, visual = (x.double() for x in clips(case))
+    audio, visual = (x.double() for x in clips(case)[:2])
     torch.manual_seed(case["torch_seed"])
     logits, targets, losses = [], [], []
     for i in range(case["steps"]):
