@@ -15,7 +15,7 @@ from emotion.cli.console import report, show  # noqa: E402
 from emotion.errors import UserError  # noqa: E402
 
 SPACES = ("demo", "leaderboard")
-LEFT_OUT = ("__pycache__", ".part")
+LEFT_OUT = ("__pycache__", ".part", "predictions")  # ends of names; as .gitignore has them
 FILE_LIMIT, LIMIT = 100_000_000, 500_000_000  # bytes; a Space's repository may have 1 GB in all
 
 

@@ -80,7 +80,7 @@ def test_demo_holds_the_page_and_nothing_else(deploy: types.ModuleType) -> None:
     tops = {path.split("/")[0] for path in files}
     assert tops == {"LICENSE", "README.md", "app.py", "requirements.txt", *deploy.packages()}
     assert "emotion" in tops and not tops & {"tests", "train", "spaces", "docs"}
-    assert not [path for path in files if re.search(r"__pycache__|\.pyc$|\.part$|(^|/)tests?/", path)]
+    assert not [path for path in files if re.search(r"__pycache__|\.pyc$|\.part$|/predictions/|(^|/)tests?/", path)]
     sources = {p.relative_to(ROOT).as_posix() for p in (ROOT / "emotion").rglob("*.py")}
     assert sources | {"emotion/registry.yaml"} <= files.keys()
     for entry in filter(lambda entry: entry.bundled, registry.entries().values()):
