@@ -143,13 +143,13 @@ class ClipPredictor:
             if not len(rows):
                 continue
             features = np.stack([found[i].voice for i in rows]) if voice else None
-            visual = self._visual([found[i].seen.crops for i in rows]) if face else None
+            visual = self.visual([found[i].seen.crops for i in rows]) if face else None
             clips = Clips(*(None if x is None else x.to(self.device) for x in self.model.inputs(features, visual)))
             for name, values in self._scores(clips).items():
                 out[name][rows] = values.float().cpu().numpy()
         return out
 
-    def _visual(self, crops: list[np.ndarray]) -> np.ndarray:
+    def visual(self, crops: list[np.ndarray]) -> np.ndarray:
         """What the network is given of face crops [T, H, W, 3]: themselves, or what was measured on them [B, T, V]."""
         if self.meter is None:
             return np.stack(crops)
