@@ -15,7 +15,12 @@ from playwright.sync_api import Page
 from tests import browser as web
 
 WIDTHS = {1440: 900, 1024: 768, 390: 844}
-STATES = ("empty", "portrait", "group", "error", "models")
+# State -> tab that it is on.
+STATES = {
+    "empty": "image", "portrait": "image", "group": "image", "error": "image",
+    "video_empty": "video", "video": "video", "webcam": "webcam", "scene": "scene", "voice": "voice",
+    "compare": "compare", "leaderboard": "leaderboard", "models": "models",
+}  # fmt: skip
 
 
 def bring_into(page: Page, state: str, damaged: Path) -> None:
@@ -26,8 +31,12 @@ def bring_into(page: Page, state: str, damaged: Path) -> None:
     elif state == "error":
         page.set_input_files("#em-picture input[type=file]", damaged)
         page.wait_for_selector("#em-message .em-error")
-    elif state == "models":
-        page.wait_for_selector("#em-models .em-card")
+    elif state == "video":
+        page.click("#em-video-examples button[data-file='synthetic_faces.mp4']")
+        page.wait_for_selector("#em-video-timeline .em-strip")
+    elif state == "compare":
+        page.click("#em-compare-examples button[data-file='astronaut.jpg']")
+        page.wait_for_selector("#em-compare-details .em-card")
     page.wait_for_timeout(800)
 
 
@@ -44,7 +53,7 @@ def main() -> None:
         damaged = Path(scratch) / "damaged.jpg"
         damaged.write_bytes(b"not a picture")
         for (width, height), scheme, state in product(WIDTHS.items(), ("light", "dark"), args.only or STATES):
-            query = "?tab=models" if state == "models" else ""
+            query = f"?tab={STATES[state]}"
             size = {"width": width, "height": height}
             page = web.open_page(browser, address, problems, query, viewport=size, color_scheme=scheme)
             bring_into(page, state, damaged)

@@ -6,6 +6,7 @@ import pytest
 pytest.importorskip("gradio")
 
 from emotion.ui import webcam
+from emotion.ui.image import EXAMPLE_ROWS
 from emotion.ui.pieces import Models
 from tests import browser as web
 
@@ -65,3 +66,16 @@ def test_a_session_smooths_and_follows(folder):
     assert tab.frame(None, session, web.MODEL, True, 0.3) == (session, webcam.EMPTY, "")
     assert "2 faces" in sharp
     assert "No face" in tab.frame(np.zeros((48, 64, 3), np.uint8), None, web.MODEL, False, 0.0)[2]
+
+
+def test_a_snapshot_is_read_as_a_picture(folder, tmp_path):
+    problems, options = [], web.camera(tmp_path, two_faces())
+    ours = {row[0] for row in EXAMPLE_ROWS}
+    with web.emptied(tmp_path / "cache", ours), web.served([folder]) as address, web.chromium(*options) as browser:
+        page = web.open_page(browser, address, problems, permissions=["camera"])
+        page.click("#em-picture button[aria-label='Capture from camera']")
+        page.click("#em-picture button:has-text('Click to Access')")
+        page.click("#em-picture button[aria-label='capture photo']")
+        page.wait_for_selector("#em-details p:has-text('Face 1 of 2')")
+        page.context.close()
+    assert problems == []
