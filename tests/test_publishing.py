@@ -21,6 +21,7 @@ from emotion.errors import UserError
 from emotion.models import benet, esr
 from emotion.models.base import FaceInput
 from emotion.pretrained import Pretrained
+from emotion.ui import pieces
 from eval import results
 from tests.hub_server import WRITER, Fault, Hub, connect
 
@@ -102,6 +103,19 @@ def test_known_names_are_looked_up_only_where_the_user_says(
 
 def weights(capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
     return {row["name"]: row["weights"] for row in json.loads(capsys.readouterr().out)}
+
+
+def test_the_page_offers_models_of_a_hub_and_none_under_a_bundled_name(
+    server: Hub, folder: Path, model: esr.ESR
+) -> None:
+    publishing.publish(folder, "me/tiny")
+    hub.save(model, "esr", folder, replace(CARD, name=registry.DEFAULT), README)
+    publishing.publish(folder, "you/posing")
+    offered = pieces.Models(["me/tiny", "hf://you/posing@main"])
+    assert offered.names()[:2] == ["esr.tiny", "hf://you/posing@main"]
+    assert offered.places[registry.DEFAULT] == registry.DEFAULT
+    with pytest.raises(UserError, match="there is no such repository"):
+        pieces.Models(["me/nothing"])
 
 
 def test_the_registry_pins_the_weights_of_known_names(
