@@ -29,8 +29,8 @@ BUNDLED = $(notdir $(wildcard emotion/weights/$(1)*))
 leaderboard: $(READY)
 	$(if $(FERPLUS),$(RUN) esr_compact.ferplus --dataset ferplus --data $(FERPLUS) --split valid)
 	$(if $(DIFFUSIONFER),$(RUN) esr_compact.ferplus --dataset diffusionfer --data $(DIFFUSIONFER) --split test)
-	$(foreach model,$(if $(RAVDESS),$(call BUNDLED,avfusion_au)),$(RUN) $(model) --dataset ravdess --data $(RAVDESS) \
-	  --option visual=action_units &&) true
+	$(foreach model,$(if $(RAVDESS),$(call BUNDLED,avfusion_it)),$(RUN) $(model) --dataset ravdess --data $(RAVDESS) \
+	  --option visual=none &&) true
 	$(foreach model,$(if $(COCO_PERSON),$(call BUNDLED,benet)),$(RUN) $(model) --dataset coco_person \
 	  --data $(COCO_PERSON) --split test &&) true
 	$(VENV)/bin/python -m eval leaderboard

@@ -88,7 +88,9 @@ def _read_rows(
 
     clips = model.inputs(*_batch([samples.picture(i) for i in rows], model.config.input, meter))
     values = {}
-    for condition in CONDITIONS:
+    for condition, distortions in CONDITIONS.items():
+        if any(x is None and kind not in ("", "absent") for x, kind in zip(clips, distortions)):
+            continue  # noise on what is not there
         left = under(clips, condition, torch.Generator().manual_seed(about["seed"] + rows.start))
         if any(x is not None for x in left):
             with torch.inference_mode():
@@ -155,6 +157,8 @@ def _scorable(found: Predictions, samples: Samples) -> scoring.Scorable:
         whole = p if condition == WHOLE else whole
         counts = np.eye(k * k)[classes[known] * k + choice[known]]
         columns += [counts, top_k(p[known], classes[known], 5)[:, None]]
+    if "audio" in found.values and "video" not in found.values:
+        notes = (*notes, "the data has no pictures: figures without a suffix are of sound alone")
     rest = {"metrics": {}, "calibration": calibration.of_classes(whole[known], classes[known])}
     return scoring.Scorable(labels, known, np.hstack(columns), _figures(tuple(found.values), k), rest, notes=notes)
 
