@@ -80,14 +80,17 @@ class Container:
             pip.write_text(command)
             pip.chmod(0o755)
 
-    def run(self, command: str | list[str], **options: object) -> subprocess.Popen[bytes]:
-        """Carry out a command in the root; raises `CalledProcessError` unless `background` is asked for."""
-        background = options.pop("background", False)
+    def run(self, command: str | list[str], wait: bool = True, quiet: bool = False) -> subprocess.Popen[bytes]:
+        """Carry out a command in the root; where it is waited for, failing raises `CalledProcessError`."""
         shell = ["/bin/sh", "-c", f'cd {self.folder} && exec "$@"', "sh"]
         words = [*shell, "/bin/sh", "-ec", command] if isinstance(command, str) else [*shell, *command]
         user = [] if self.user == "0" else ["setpriv", f"--reuid={self.user}", f"--regid={self.user}", "--clear-groups"]
-        started = subprocess.Popen([shutil.which("chroot"), str(self.root), *user, *words], env=self.environment)
-        if not background and (code := started.wait()):
+        started = subprocess.Popen(
+            [shutil.which("chroot"), str(self.root), *user, *words],
+            env=self.environment,
+            stderr=subprocess.DEVNULL if quiet else None,
+        )
+        if wait and (code := started.wait()):
             raise subprocess.CalledProcessError(code, command)
         return started
 
@@ -132,9 +135,9 @@ class Container:
         mount("-t", "tmpfs", "tmpfs", self.root / "tmp")
         mount("-o", "remount,ro", self.root)
         started = time.monotonic()
-        server = self.run(self.entry, background=True)
+        server = self.run(self.entry, wait=False)
         try:
-            while self.run(self.health, background=True).wait():
+            while self.run(self.health, wait=False, quiet=True).wait():
                 assert server.poll() is None, "the page ended"
                 time.sleep(1)
             print(f"healthy after {time.monotonic() - started:.1f} s", flush=True)
