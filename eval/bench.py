@@ -23,12 +23,12 @@ from torch import nn
 from emotion import hub, media, registry
 from emotion.cli.console import report, show, table
 from emotion.errors import UserError
+from emotion.hub.provenance import commit, machine, versions
+from emotion.media.video import VideoWriter
 from emotion.models import benet_decode as decode
 from emotion.models.base import ClipInput, FaceInput, multiply_adds
 from emotion.predict import FacePredictor
-from emotion.provenance import commit, machine, versions
-from emotion.scenes import ScenePredictor
-from emotion.video import VideoWriter
+from emotion.predict.scenes import ScenePredictor
 from eval.architectures import untrained
 from eval.results import file_name, replace_file
 from eval.speed import SpeedResult

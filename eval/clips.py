@@ -103,8 +103,8 @@ def _read_rows(
 
 def _batch(clips: list[Any], config: Any, meter: Any) -> tuple[np.ndarray | None, np.ndarray | None]:
     """Sound features [B, C, columns] and crops or measurements [B, T, ...]; None where a modality is lacking."""
-    from emotion.cropped import fitted
     from emotion.datasets.clips import middle
+    from emotion.faces.cropped import fitted
     from emotion.models.avfusion_audio import clip_samples, mfcc
 
     def features(clip: Any) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 from emotion import datasets
 from emotion.cli.console import pairs, show, table
 from emotion.errors import UserError
-from emotion.provenance import commit, machine, versions
+from emotion.hub.provenance import commit, machine, versions
 from eval import bootstrap, clips, data, predictions, results, scene_predictions, scenes, scoring
 from eval.results import DataInfo, ModelInfo, Result, RunInfo, TaskResult
 

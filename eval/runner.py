@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from emotion import registry
-from emotion.cropped import tensor
 from emotion.datasets import Samples
 from emotion.errors import UserError
+from emotion.faces.cropped import tensor
 from emotion.models.base import FaceInput, multiply_adds
 from emotion.outputs import Task
 from eval import predictions as files

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from emotion import audio, video
-from emotion.clip_predictor import ClipPredictor
-from emotion.detectors import MTCNN
+from emotion.faces.detectors import MTCNN
+from emotion.media import audio, video
 from emotion.models.avfusion import Clips
 from emotion.models.avfusion_audio import clip_samples, mfcc
 from emotion.models.avfusion_video import choose_frames, face_stretch
 from emotion.models.base import ClipInput
+from emotion.predict.clips import ClipPredictor
 
 ROUNDS = 9
 FILM = Path(__file__).parent / "media" / "talk_man_1.mp4"

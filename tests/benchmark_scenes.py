@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from emotion.models.benet import BENet, BENetConfig, benet, benet_small
-from emotion.scenes import ScenePredictor
+from emotion.predict.scenes import ScenePredictor
 from train.compose import LABELS
 
 PEOPLE = (1, 5, 20, 50)

@@ -22,9 +22,11 @@ from PIL import Image
 from scipy.optimize import linear_sum_assignment
 from torch import nn
 
-from emotion import draw, faces, hub, media, sampling, timeline, tracking, video
+from emotion import draw, faces, hub, media, timeline
 from emotion.cli.webcam import SEARCHED
-from emotion.detectors import MTCNN
+from emotion.faces import tracking
+from emotion.faces.detectors import MTCNN
+from emotion.media import sampling, video
 from emotion.models.efficientface import EfficientFace, EfficientFaceConfig
 from emotion.models.emenet import EMENet, emenet_v, emenet_va
 from emotion.models.esr import ESR, esr9

@@ -9,7 +9,7 @@ import av
 import numpy as np
 from av.stream import Disposition
 
-from emotion import video
+from emotion.media import video
 
 MEDIA = Path(__file__).parent / "media"
 TALK, TWO = MEDIA / "talk_man_1.mp4", MEDIA / "talk_two_people.mp4"

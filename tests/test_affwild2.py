@@ -9,13 +9,15 @@ import pytest
 import soundfile
 import torch
 
-from emotion import abaw, audio, clips, exports_abaw
 from emotion.__main__ import main
 from emotion.datasets import affwild2, affwild2_2020, affwild2_tables, reader
 from emotion.errors import UserError
+from emotion.exports import abaw
+from emotion.media import audio, windowing
 from emotion.models import emenet
 from emotion.models.base import FaceInput
 from emotion.outputs import Task
+from emotion.predict import challenge
 from tests.tiny import tiny_fg2020
 
 
@@ -74,11 +76,11 @@ def test_sound_is_extracted_and_cut_around_frames(root, tmp_path):
     sound = audio.read(files[0])
 
     def windows(clock):
-        starts = clips.video_sound_windows(12, 25.0, len(sound.samples), clock)
-        return clips.cut_sound(sound, starts)
+        starts = windowing.video_sound_windows(12, 25.0, len(sound.samples), clock)
+        return windowing.cut_sound(sound, starts)
 
     true, faithful = windows("true"), windows("faithful")
-    assert true.shape == faithful.shape == (12, clips.SOUND_WINDOW)
+    assert true.shape == faithful.shape == (12, windowing.SOUND_WINDOW)
     assert not true[0, :4000].any() and true[0, -4000:].any(), "silence before the film begins"
     assert faithful[0, :100].any()
     spectrum = np.abs(np.fft.rfft(true[11, 5040:]))
@@ -143,7 +145,7 @@ class Echo(torch.nn.Module):
 
 
 def test_submission_files_have_every_frame_of_every_listed_clip(root, tmp_path):
-    written = abaw.predict(root, Echo(), tmp_path, {"valence_arousal": None})
+    written = challenge.predict(root, Echo(), tmp_path, {"valence_arousal": None})
     names = affwild2.listed_clips(root / "VA_test_set.txt")
     assert len(written) == 2 * len(names)
     for clip in names:
@@ -155,16 +157,16 @@ def test_submission_files_have_every_frame_of_every_listed_clip(root, tmp_path):
     member = (tmp_path / "0" / "VA_Set" / f"{names[0]}.txt").read_text()
     assert member == (tmp_path / "merged" / "VA_Set" / f"{names[0]}.txt").read_text()
     with pytest.raises(UserError, match="predicts no expression"):
-        abaw.predict(root, Echo(), tmp_path, {"expression": None})
+        challenge.predict(root, Echo(), tmp_path, {"expression": None})
 
 
 def test_file_text_of_repeated_frames_and_bad_names(tmp_path):
     task = Task("continuous", ("valence", "arousal"), np.array([[0.12345, 0], [1, -1], [0.5, 0.5]]), (-1, 1))
-    assert exports_abaw.task_text(task, np.array([1, 0, 1])) == "valence,arousal\n1.0000,-1.0000\n0.1235,0.0000"
+    assert abaw.task_text(task, np.array([1, 0, 1])) == "valence,arousal\n1.0000,-1.0000\n0.1235,0.0000"
     with pytest.raises(UserError, match="no name of a video"):
-        exports_abaw.write(tmp_path, "../x", {"valence_arousal": task}, np.arange(3))
+        abaw.write(tmp_path, "../x", {"valence_arousal": task}, np.arange(3))
     with pytest.raises(UserError, match="2 frame numbers"):
-        exports_abaw.task_text(task, np.arange(2))
+        abaw.task_text(task, np.arange(2))
 
 
 def test_commands(root, tmp_path, capsys):
@@ -184,7 +186,7 @@ def test_release_of_fg2020_has_its_own_lists(tmp_path):
     """The same command predicts the test clips of either release; members decide on action units above a half."""
     affwild2_2020.fake(tmp_path / "data", frames=8)
     model = tiny_fg2020(("a", "b"), frames=4, thresholds=(0.0,) * 8)
-    written = abaw.predict(tmp_path / "data", model, tmp_path / "out", {"action_units": None})
+    written = challenge.predict(tmp_path / "data", model, tmp_path / "out", {"action_units": None})
     assert {p.parts[-3] for p in written} == {"0", "1", "merged"}
     merged, member = (next((tmp_path / "out" / m).rglob("*.txt")).read_text().split("\n") for m in ("merged", "0"))
     assert merged[1] == ",".join("1" * 8)

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emotion import alignment, faces
+from emotion import faces
+from emotion.faces import alignment
 from emotion.models.base import FaceInput
 from emotion.outputs import Faces
 

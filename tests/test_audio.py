@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from emotion import audio
-from emotion.audio import Sound
 from emotion.errors import UserError
+from emotion.media import audio
+from emotion.media.audio import Sound
 from emotion.models import avfusion_audio
 from emotion.models.base import AudioInput, ClipInput, VectorInput
 

@@ -14,7 +14,7 @@ from emotion.importers import benet as originals
 from emotion.models import benet_decode as decode
 from emotion.models import esr
 from emotion.models.benet import CONFIGURATIONS, BENet, BENetConfig, benet, benet_small
-from emotion.scenes import ScenePredictor, _aligned
+from emotion.predict.scenes import ScenePredictor, _aligned
 from tests.parity import common
 
 TINY = BENetConfig(

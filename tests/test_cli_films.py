@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from emotion import exports, hub, timeline, video
+from emotion import exports, hub, timeline
 from emotion.__main__ import main
 from emotion.cli import films as command
-from emotion.detectors import MTCNN
+from emotion.faces.detectors import MTCNN
+from emotion.media import video
 from emotion.models.emenet import EMENet, EMENetConfig
 from emotion.predict import FacePredictor
 from tests import films

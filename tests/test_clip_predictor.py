@@ -14,14 +14,16 @@ import torch
 
 import emotion
 from emotion import __main__ as command
-from emotion import audio, hub, stretches, video
-from emotion.clip_predictor import FAITHFUL, ClipPredictor
+from emotion import hub
 from emotion.errors import UserError
 from emotion.measures import FaceMeter
+from emotion.media import audio, video
 from emotion.models.avfusion import AVFusion, AVFusionConfig
 from emotion.models.avfusion_video import choose_frames
 from emotion.models.base import AudioInput, ClipInput, FaceInput, VectorInput
 from emotion.outputs import Faces
+from emotion.predict import stretches
+from emotion.predict.clips import FAITHFUL, ClipPredictor
 
 MEDIA = Path(__file__).parent / "media"
 TALK = MEDIA / "talk_man_1.mp4"

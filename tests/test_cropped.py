@@ -9,9 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from emotion import cropped, hub
+from emotion import hub
 from emotion.__main__ import main
 from emotion.errors import UserError
+from emotion.faces import cropped
 from tests.tiny import tiny_fg2020
 
 

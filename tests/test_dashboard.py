@@ -11,9 +11,9 @@ import pytest
 
 from emotion import labels, media
 from emotion.cli import align
-from emotion.dashboard import SIZE, Dashboard, write_film
+from emotion.draw.dashboard import SIZE, Dashboard, write_film
+from emotion.media.video import VideoWriter, decode, probe
 from emotion.outputs import Faces, Result, Task
-from emotion.video import VideoWriter, decode, probe
 
 POINTS = np.array([[20.0, 20], [40, 20], [30, 30], [22, 42], [38, 42]], np.float32)
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from emotion import explain, exports, outputs, sampling
+from emotion import explain, exports, outputs
 from emotion.errors import UserError
+from emotion.media import sampling
 from emotion.models import esr
 
 SMALL = esr.ESRConfig(

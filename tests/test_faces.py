@@ -16,8 +16,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from emotion import detectors, faces, media
+from emotion import faces, media
 from emotion.errors import UserError
+from emotion.faces import detectors
 from emotion.models.base import FaceInput
 from emotion.outputs import Faces
 

@@ -18,7 +18,7 @@ from emotion import hub
 from emotion.models import benet_decode as decode
 from emotion.models.benet import BENet, BENetConfig
 from emotion.outputs import Faces, Result, Task
-from emotion.scenes import SceneMaps, ScenePredictor
+from emotion.predict.scenes import SceneMaps, ScenePredictor
 from emotion.ui import person
 from emotion.ui.scene import EXAMPLE_ROWS
 from tests import browser as web

@@ -14,7 +14,7 @@ pytest.importorskip("gradio")
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
-from emotion import video
+from emotion.media import video
 from emotion.outputs import Faces, Result, Task
 from emotion.ui import curves
 from emotion.ui.video import EXAMPLE_ROWS

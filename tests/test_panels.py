@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
-from emotion import film, panels
-from emotion.draw import PALETTE
+from emotion.draw import PALETTE, film, panels
 from emotion.errors import UserError
 from emotion.outputs import Result, Task
 from tests.test_timeline import made

@@ -15,12 +15,13 @@ import torch
 import yaml
 from huggingface_hub import ModelCard, constants
 
-from emotion import hub, publishing, registry
+from emotion import hub, registry
 from emotion.__main__ import main
 from emotion.errors import UserError
+from emotion.hub import publishing
+from emotion.hub.pretrained import Pretrained
 from emotion.models import benet, esr
 from emotion.models.base import FaceInput
-from emotion.pretrained import Pretrained
 from emotion.ui import pieces
 from eval import results
 from tests.hub_server import WRITER, Fault, Hub, connect

@@ -11,14 +11,15 @@ import torch
 from PIL import Image
 
 from emotion import __main__ as command
-from emotion import draw, draw_maps, hub, predict
+from emotion import draw, hub, predict
 from emotion.datasets.scenes import Scenes, make_scene
+from emotion.draw import scene_maps
 from emotion.errors import UserError
 from emotion.models import benet_decode as decode
 from emotion.models import esr
 from emotion.models.benet import BENet, BENetConfig
 from emotion.outputs import Faces, Result, Task
-from emotion.scenes import SceneMaps, ScenePredictor
+from emotion.predict.scenes import SceneMaps, ScenePredictor
 from train import weak_labels
 from train.compose import LABELS
 
@@ -101,7 +102,7 @@ def test_maps_as_picture_and_arrays(checkpoint, photo, tmp_path, capsys) -> None
     whole = ScenePredictor(checkpoint).maps(photo)
     np.testing.assert_array_equal(stored["maps"][0], whole.maps[whole.labels.index("Happiness")])
     np.testing.assert_array_equal(stored["heatmap"], whole.heatmap)
-    assert Image.open(tmp_path / "beach_maps.png").width > 4 * draw_maps.CELL
+    assert Image.open(tmp_path / "beach_maps.png").width > 4 * scene_maps.CELL
     assert command.main([*line, "--colour"]) == 0
 
 
@@ -155,18 +156,18 @@ def test_chips_of_persons_lie_inside_the_picture_and_apart() -> None:
 def test_a_sheet_has_a_fixed_scale_and_all_maps() -> None:
     maps = SceneMaps((40, 30), np.zeros((30, 40)), ("Fear", "Peace"), np.stack([np.ones((30, 40)), np.eye(30, 40)]))
     picture = np.full((30, 40, 3), 100, np.uint8)
-    sheet = draw_maps.sheet(picture, maps)
-    step = draw_maps.CELL + draw_maps.GAP
-    middles = [sheet[sheet.shape[0] // 2, draw_maps.GAP + draw_maps.CELL // 2 + k * step] for k in range(4)]
+    sheet = scene_maps.sheet(picture, maps)
+    step = scene_maps.CELL + scene_maps.GAP
+    middles = [sheet[sheet.shape[0] // 2, scene_maps.GAP + scene_maps.CELL // 2 + k * step] for k in range(4)]
     assert [m.tolist() for m in middles[:3]] == [[100] * 3, [0] * 3, [255] * 3]
     nothing = replace(maps, heatmap=None, labels=(), maps=np.zeros((0, 30, 40)))
-    assert draw_maps.sheet(picture, nothing).shape[1] < 2 * draw_maps.CELL
+    assert scene_maps.sheet(picture, nothing).shape[1] < 2 * scene_maps.CELL
 
 
 def test_a_map_over_a_picture_is_clear_where_it_is_zero() -> None:
     picture = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
-    np.testing.assert_array_equal(draw_maps.over(picture, np.zeros((20, 30)), alpha=1), picture)
-    ones = draw_maps.over(picture, np.ones((20, 30)), alpha=1)
+    np.testing.assert_array_equal(scene_maps.over(picture, np.zeros((20, 30)), alpha=1), picture)
+    ones = scene_maps.over(picture, np.ones((20, 30)), alpha=1)
     np.testing.assert_array_equal(ones, np.broadcast_to(draw.heat_colours()[255], ones.shape))
 
 

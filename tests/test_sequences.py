@@ -12,8 +12,10 @@ import torch
 
 import emotion
 from emotion import faces as cropping
-from emotion import film, media, sampling, video
+from emotion import media
+from emotion.draw import film
 from emotion.errors import UserError
+from emotion.media import sampling, video
 from emotion.models import esr
 from emotion.models.base import FaceInput
 from emotion.models.emenet import EMENet, EMENetConfig

@@ -131,7 +131,7 @@ def test_written_and_pushed_files_are_the_same(
     assert deploy.main(["demo", "-o", str(tmp_path / "space")]) == 2
     assert "is not empty" in capsys.readouterr().err
     assert deploy.main(["demo", "--repo", "me/page", "--dry-run"]) == 0
-    assert "emotion/hub.py" in capsys.readouterr().out and server.seen == []
+    assert "emotion/hub/__init__.py" in capsys.readouterr().out and server.seen == []
     stale = server.add("me/page", {"old.py": b"", "README.md": b"old"}, kind="space")
     assert deploy.main(["demo", "--repo", "me/page", "--push"]) == 0
     assert {k: v for k, v in stale.files.items() if k != ".gitattributes"} == expected

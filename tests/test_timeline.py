@@ -10,8 +10,10 @@ import av
 import numpy as np
 import pytest
 
-from emotion import film, timeline, video
+from emotion import timeline
+from emotion.draw import film
 from emotion.errors import UserError
+from emotion.media import video
 from emotion.outputs import Faces, Result, Task
 from tests import films
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emotion import tracking
+from emotion.faces import tracking
 from emotion.outputs import Faces
 
 STEP = 0.04  # seconds between frames

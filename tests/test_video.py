@@ -9,8 +9,8 @@ import av
 import numpy as np
 import pytest
 
-from emotion import sampling, video
 from emotion.errors import UserError
+from emotion.media import sampling, video
 from tests import films
 
 MEDIA = Path(__file__).parent / "media"

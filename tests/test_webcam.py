@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emotion import video
 from emotion.__main__ import main
 from emotion.cli import webcam
+from emotion.media import video
 from emotion.outputs import Result
 from emotion.predict import FacePredictor
 from tests import films

@@ -17,8 +17,8 @@ import torch
 
 from emotion.datasets import ravdess
 from emotion.errors import UserError
+from emotion.hub.provenance import provenance
 from emotion.models.avfusion import CONDITIONS
-from emotion.provenance import provenance
 from train import avfusion, loop
 from train import recipe as recipes
 from train.avfusion_data import ClipData

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from emotion import audio
-from emotion.audio import Sound
-from emotion.clips import RATE, cut_sound, sound_windows, training_windows
 from emotion.datasets import Samples
 from emotion.datasets.affwild2 import find_video, frame_rate, parse_path
+from emotion.media import audio
+from emotion.media.audio import Sound
+from emotion.media.windowing import RATE, cut_sound, sound_windows, training_windows
 from emotion.models.base import FaceInput
 from train.data import Batch, FaceData, films
 from train.fg2020_data import TaskBatches

@@ -13,8 +13,8 @@ import numpy as np
 from emotion import hub
 from emotion.datasets import Samples, ckplus
 from emotion.errors import UserError
+from emotion.hub.provenance import provenance
 from emotion.outputs import Task
-from emotion.provenance import provenance
 from eval import predictions
 from eval.runner import from_tasks
 from train import __main__ as command

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from emotion import hub, publishing
+from emotion import hub
 from emotion.datasets import Samples
+from emotion.hub import publishing
+from emotion.hub.provenance import provenance
 from emotion.models.base import multiply_adds
 from emotion.outputs import Task
-from emotion.provenance import provenance
 from train.data import FaceData
 from train.recipe import Recipe
 

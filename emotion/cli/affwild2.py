@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from emotion import abaw, hub
+from emotion import hub
 from emotion.cli.console import show, table
 from emotion.datasets import affwild2, affwild2_plots, affwild2_tables
+from emotion.predict import challenge
 
 
 def run(args: argparse.Namespace) -> int:
@@ -53,6 +54,6 @@ def _sound(args: argparse.Namespace) -> int:
 def _predict(args: argparse.Namespace) -> int:
     model = hub.load(args.model, args.device)
     tasks = args.task or [t for t in affwild2.PARTS if t in model.labels]
-    written = abaw.predict(args.source, model, args.output, dict.fromkeys(tasks), args.device)
+    written = challenge.predict(args.source, model, args.output, dict.fromkeys(tasks), args.device)
     show(f"{len(written)} files in {args.output}; merged/ holds the ensemble's, the numbered folders its members'")
     return 0

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from emotion import exports, media
-from emotion.alignment import five_point_crop
 from emotion.cli.console import report, show
-from emotion.cropped import SUFFIXES, crop_files
-from emotion.detectors import Detector, detector
 from emotion.errors import UserError
-from emotion.video import decode
+from emotion.faces.alignment import five_point_crop
+from emotion.faces.cropped import SUFFIXES, crop_files
+from emotion.faces.detectors import Detector, detector
+from emotion.media.video import decode
 
 BATCH = 8  # frames that are searched for faces together
 COLUMNS = ("frame", "detect", "nose", "mouth_right", "right_eye", "left_eye", "mouth_left")

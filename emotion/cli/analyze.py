@@ -16,18 +16,18 @@ import torch
 from PIL import Image
 from rich.console import RenderableType
 
-from emotion import exports, hub, panels, sampling, timeline
+from emotion import exports, hub, timeline
 from emotion.cli import clips, films
 from emotion.cli.console import report, show, table
-from emotion.clip_predictor import FAITHFUL, ClipPredictor
-from emotion.detectors import Detector, detector
-from emotion.draw import overlay
+from emotion.draw import overlay, panels
 from emotion.errors import UserError
-from emotion.media import FORMATS, VIDEO_SUFFIXES, is_video, read_image, save_image
+from emotion.faces.detectors import Detector, detector
+from emotion.media import FORMATS, VIDEO_SUFFIXES, is_video, read_image, sampling, save_image
 from emotion.models.base import ClipInput
 from emotion.outputs import Result, Task
 from emotion.predict import FacePredictor, of_pictures
-from emotion.scenes import ScenePredictor
+from emotion.predict.clips import FAITHFUL, ClipPredictor
+from emotion.predict.scenes import ScenePredictor
 
 BATCH = 16  # pictures that are read and searched for faces together,
 ANNOTATED = (".png", ".mp4")  # what drawings are stored as

@@ -9,9 +9,9 @@ from rich.console import RenderableType
 
 from emotion.cli.console import report, show, table
 from emotion.cli.films import Bar, Stop, make_folder, progress_bar
-from emotion.clip_predictor import MODALITIES, ClipPredictor
 from emotion.errors import UserError
 from emotion.outputs import Result
+from emotion.predict.clips import MODALITIES, ClipPredictor
 
 
 def analyze(

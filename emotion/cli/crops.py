@@ -7,9 +7,10 @@ from pathlib import Path
 
 from torch import nn
 
-from emotion import cropped, exports, hub
+from emotion import exports, hub
 from emotion.cli.console import show
 from emotion.errors import UserError
+from emotion.faces import cropped
 from emotion.models.fg2020 import FG2020
 
 

@@ -15,8 +15,9 @@ import numpy as np
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from emotion import dashboard, draw, exports, film, panels, timeline
+from emotion import draw, exports, timeline
 from emotion.cli.console import show, table
+from emotion.draw import dashboard, film, panels
 from emotion.errors import UserError
 from emotion.outputs import Result, write_file
 from emotion.predict import FacePredictor

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from emotion import draw_maps
 from emotion.cli.console import show, table
 from emotion.cli.films import make_folder
+from emotion.draw import scene_maps
 from emotion.errors import UserError
 from emotion.media import read_image, save_image
-from emotion.scenes import SceneMaps, ScenePredictor
+from emotion.predict.scenes import SceneMaps, ScenePredictor
 
 
 def run(args: argparse.Namespace) -> int:
@@ -22,7 +22,7 @@ def run(args: argparse.Namespace) -> int:
     maps = predictor.maps(picture, args.emotions or None)
     stem = args.picture.stem
     make_folder(args.output)
-    save_image(draw_maps.sheet(picture, maps, coloured=args.colour), args.output / f"{stem}_maps.png")
+    save_image(scene_maps.sheet(picture, maps, coloured=args.colour), args.output / f"{stem}_maps.png")
     _save_arrays(maps, args.output / f"{stem}_maps.npz")
     out = table("map", "smallest", "largest", "where it is largest (x, y)")
     for name, values in _named(maps):

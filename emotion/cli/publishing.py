@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from emotion import publishing
 from emotion.cli.console import show
-from emotion.hub import CARD
+from emotion.hub import CARD, publishing
 
 
 def run(args: argparse.Namespace) -> int:

@@ -13,15 +13,16 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from emotion import draw, exports, panels, timeline
+from emotion import draw, exports, timeline
 from emotion.cli import films
 from emotion.cli.analyze import checked_device
 from emotion.cli.console import PROGRAM, show
-from emotion.detectors import MTCNN
+from emotion.draw import panels
 from emotion.errors import UserError
+from emotion.faces.detectors import MTCNN
+from emotion.media.video import Frame, VideoWriter
 from emotion.outputs import Result
 from emotion.predict import FacePredictor
-from emotion.video import Frame, VideoWriter
 
 PAGE = "open the page instead, it has a tab for the webcam: python app.py"
 SEARCHED = 480  # pixels; longest side at which faces are searched: who sits at a camera is near

@@ -3,7 +3,7 @@
     01/001/00000.png ...   and   01/001/001.json, folders 01 to 12:
     {"frames": {"00000": {"landmarks": 68 x [x, y], "valence": -10...10, "arousal": -10...10}, ...}}
 
-Values are divided by 10. Faces are cut by five points taken from the landmarks, see `emotion.alignment`.
+Values are divided by 10. Faces are cut by five points taken from the landmarks, see `emotion.faces.alignment`.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import numpy as np
 from PIL import Image
 
 from emotion import media
-from emotion.alignment import five_point_crop
 from emotion.datasets import Samples
 from emotion.errors import UserError
+from emotion.faces.alignment import five_point_crop
 from emotion.labels import VALENCE_AROUSAL
 
 

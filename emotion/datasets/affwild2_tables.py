@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from emotion import audio
-from emotion.clips import RATE
 from emotion.datasets.affwild2 import PARTS, SPLITS, frame_rate, frames_to_predict, labelled, listed_clips, picture_path
 from emotion.errors import UserError
+from emotion.media import audio
+from emotion.media.windowing import RATE
 
 HEAD = ("set", "split", "clip", "frame", "picture", "fps")
 

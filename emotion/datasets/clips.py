@@ -23,12 +23,12 @@ from typing import NamedTuple
 import numpy as np
 import soundfile
 
-from emotion import audio, video
-from emotion.audio import Sound
 from emotion.datasets import Samples
 from emotion.errors import UserError
 from emotion.faces import Detector
 from emotion.labels import RAVDESS, canonical
+from emotion.media import audio, video
+from emotion.media.audio import Sound
 from emotion.models.avfusion_audio import clip_samples, sixteen_bits
 from emotion.models.avfusion_video import choose_frames, face_stretch
 from emotion.models.base import ClipInput, FaceInput

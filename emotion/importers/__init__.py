@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from emotion import hub, publishing
+from emotion import hub
 from emotion.errors import UserError
+from emotion.hub import publishing
 
 METHODS = ("esr", "fg2020", "avfusion", "efficientface", "benet", "emenet", "mobilefacenet", "marblenet")
 COUNTERS = {"*.num_batches_tracked": "counts training steps, plays no part in prediction"}  # of any batch norm

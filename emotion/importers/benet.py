@@ -69,7 +69,11 @@ def read(source: Path, configuration: str | None = None, name: str | None = None
     """
     original = state_dict(*choose(source, *FILES))
     if "classifier.2.weight" not in original:
-        hint = " It looks like an HRNet backbone: start training from it with --init FILE." if "conv1.weight" in original else ""
+        hint = (
+            " It looks like an HRNet backbone: start training from it with --init FILE."
+            if "conv1.weight" in original
+            else ""
+        )
         raise UserError(f"{source} is no BENet checkpoint (it lacks classifier.2.weight).{hint}")
     config = _config(original, configuration)
     ours = {rename(k): v for k, v in without_counters(original).items()}

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from emotion import labels as vocab
 from emotion import uncertainty
+from emotion.hub.pretrained import Pretrained
 from emotion.models.base import ClipInput, VectorInput
 from emotion.models.efficientface import Backbone
 from emotion.outputs import Task
-from emotion.pretrained import Pretrained
 
 FUSIONS = ("lt", "it", "ia")
 WIDTH = 128  # channels of both modalities when they are classified

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.fft import dct, rfft
 from scipy.signal import get_window
 
-from emotion.audio import Sound
+from emotion.media.audio import Sound
 from emotion.models.base import AudioInput, ClipInput
 
 FLOOR_DB = 80.0  # below the loudest value of the clip

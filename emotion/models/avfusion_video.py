@@ -45,7 +45,7 @@ def choose_frames(
     """The pictures of one stretch, T of them; where the film is over None, or, with timing "time", its last one again.
 
     Args:
-        film: as `emotion.video.decode` gives it; read no further than needed.
+        film: as `emotion.media.video.decode` gives it; read no further than needed.
         config: how many frames; with timing "index" they are counted from the film's first frame.
         start: of the stretch in seconds, with timing "time"; the first frame at or after each due time is taken.
     """

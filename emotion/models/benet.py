@@ -19,9 +19,9 @@ from timm.models.resnet import BasicBlock, Bottleneck
 from torch import Tensor, nn
 
 from emotion import labels as vocab
+from emotion.hub.pretrained import Pretrained
 from emotion.models import benet_decode as decode
 from emotion.outputs import Faces, Task
-from emotion.pretrained import Pretrained
 
 HEADS = ("det", "bu", "pc", "bg", "fusion")  # the paper's names: detection, bottom-up, person-centric, background
 SCALES = (0, 1)  # maps at a quarter and at half of the input's resolution

@@ -14,9 +14,9 @@ from torchvision.models.shufflenetv2 import InvertedResidual
 
 from emotion import labels as vocab
 from emotion import uncertainty
+from emotion.hub.pretrained import Pretrained
 from emotion.models.base import FaceInput
 from emotion.outputs import Task
-from emotion.pretrained import Pretrained
 
 WIDTHS = (29, 116, 232, 464, 1024)  # after the stem, the three stages and the top
 REPEATS = (4, 8, 4)

@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from emotion import labels as vocab
 from emotion import uncertainty
 from emotion.errors import UserError
+from emotion.hub.pretrained import Pretrained
 from emotion.merging import bin_moments
 from emotion.models import marblenet, mobilefacenet
 from emotion.models.base import FaceInput
 from emotion.models.emenet_heads import HEADS, RecurrentHead, TransformerHead
 from emotion.models.mobilefacenet import landmark_names
 from emotion.outputs import Task
-from emotion.pretrained import Pretrained
 
 WINDOW = 64  # frames per window, and lanes of the published reading of the recurrence
 TIME_AXES = ("frames", "lanes", "clips")
@@ -60,7 +60,7 @@ class EMENetConfig:
             its own with one step per window, so frame t continues frame t - 64; what the published weights expect.
             "clips": the recurrence runs from clip to clip of a batch, as the original trained; predictions then depend
             on the batch.
-        audio_clock: "true" or "faithful": sound cut as in `emotion.clips.sound_windows`.
+        audio_clock: "true" or "faithful": sound cut as in `emotion.media.windowing.sound_windows`.
         temperature: calibration, applied by `decode`.
     """
 

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from emotion import labels as vocab
 from emotion import uncertainty
+from emotion.hub.pretrained import Pretrained
 from emotion.models.base import FaceInput
 from emotion.outputs import Task
-from emotion.pretrained import Pretrained
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from emotion import labels as vocab
 from emotion import merging, uncertainty
+from emotion.hub.pretrained import Pretrained
 from emotion.models.base import FaceInput
 from emotion.models.face_resnet import MEANS, FaceResNet50, TimmBackbone
 from emotion.outputs import Task
-from emotion.pretrained import Pretrained
 
 TASKS = ("expression", "action_units", "valence_arousal")  # the order inside the network
 STUDENTS = tuple(f"student_{i}" for i in range(5))

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emotion import uncertainty
+from emotion.hub.pretrained import Pretrained
 from emotion.outputs import Task
-from emotion.pretrained import Pretrained
 
 RATE = 16000  # samples per second
 SAMPLES = 10080  # 0.63 s, the window both the voice teacher and EMENet hear

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from emotion import labels as vocab
 from emotion import uncertainty
+from emotion.hub.pretrained import Pretrained
 from emotion.models.base import FaceInput
 from emotion.outputs import Task
-from emotion.pretrained import Pretrained
 
 FACE = FaceInput(size=(112, 112), square=True)
 FEATURES = 512

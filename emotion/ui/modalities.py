@@ -7,9 +7,9 @@ from html import escape
 import numpy as np
 
 from emotion import draw
-from emotion.clip_predictor import MODALITIES
 from emotion.draw import percent
 from emotion.outputs import Result, Task
+from emotion.predict.clips import MODALITIES
 from emotion.ui import plots
 
 LITTLE = 0.05  # of probability: leaving a modality out that changes less than this does not matter

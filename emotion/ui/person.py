@@ -13,9 +13,9 @@ from PIL import Image
 
 from emotion import draw
 from emotion.draw import percent
-from emotion.draw_maps import grey
+from emotion.draw.scene_maps import grey
 from emotion.outputs import Result, Task
-from emotion.scenes import SceneMaps
+from emotion.predict.scenes import SceneMaps
 from emotion.ui import pieces, plots
 
 # How EMOTIC's categories feel to the person who has them; continuous values have their own place.

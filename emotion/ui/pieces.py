@@ -30,8 +30,8 @@ CHOOSE_EXAMPLE = (
 # What a model reads, by the type of its config's `input` -> the class that runs such models.
 PREDICTORS = {
     "FaceInput": "emotion.predict:FacePredictor",
-    "SceneInput": "emotion.scenes:ScenePredictor",
-    "ClipInput": "emotion.clip_predictor:ClipPredictor",
+    "SceneInput": "emotion.predict.scenes:ScenePredictor",
+    "ClipInput": "emotion.predict.clips:ClipPredictor",
 }
 
 

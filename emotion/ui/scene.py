@@ -10,11 +10,12 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from emotion import draw, draw_maps
+from emotion import draw
+from emotion.draw import scene_maps
 from emotion.errors import UserError
 from emotion.media import read_image
 from emotion.outputs import Result
-from emotion.scenes import SceneMaps
+from emotion.predict.scenes import SceneMaps
 from emotion.ui import person, pieces
 from emotion.ui.theme import KEPT_SECONDS
 
@@ -209,7 +210,7 @@ def _saved(view: View) -> Iterator[tuple[str, bytes]]:
     yield f"{stem}.json", view.result.to_json().encode()
     yield f"{stem}.csv", view.result.to_csv().encode()
     yield f"{stem}_people.png", pieces.encoded(draw.overlay(view.picture, view.result), compress_level=2)
-    yield f"{stem}_maps.png", pieces.encoded(draw_maps.sheet(view.picture, view.maps), compress_level=2)
+    yield f"{stem}_maps.png", pieces.encoded(scene_maps.sheet(view.picture, view.maps), compress_level=2)
 
 
 def tab(models: pieces.Models, _: gr.Dropdown) -> gr.Dropdown | None:

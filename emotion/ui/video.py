@@ -11,8 +11,10 @@ from typing import Any
 
 import gradio as gr
 
-from emotion import film, timeline, video
+from emotion import timeline
+from emotion.draw import film
 from emotion.errors import UserError
+from emotion.media import video
 from emotion.outputs import Result
 from emotion.ui import curves, pieces, readouts
 from emotion.ui.work import Stops, left, watched

@@ -11,8 +11,9 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from emotion import audio, media, video
+from emotion import media
 from emotion.errors import UserError
+from emotion.media import audio, video
 from emotion.outputs import Faces, Result, Task
 from emotion.ui import curves, modalities, pieces
 from emotion.ui.work import Stops, left, watched

@@ -10,11 +10,11 @@ import gradio as gr
 import numpy as np
 
 from emotion import draw, timeline
-from emotion.detectors import MTCNN
 from emotion.errors import UserError
+from emotion.faces.detectors import MTCNN
 from emotion.outputs import Result
 from emotion.predict import FacePredictor
-from emotion.sequences import FaceStream
+from emotion.predict.sequences import FaceStream
 from emotion.ui import face, pieces
 
 SEARCHED = 480  # pixels, longest side at which faces are searched: who sits at a camera is near

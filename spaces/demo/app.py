@@ -4,7 +4,7 @@ import os
 
 from emotion import zerogpu  # isort: skip
 from emotion.predict import FacePredictor
-from emotion.scenes import ScenePredictor
+from emotion.predict.scenes import ScenePredictor
 from emotion.ui import page, pieces
 
 zerogpu.lend(FacePredictor, "images")

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from emotion import audio, hub, importers
+from emotion import hub, importers
 from emotion.datasets import ravdess
 from emotion.faces import MTCNN
 from emotion.importers.avfusion import PREFIXES, original_input
 from emotion.importers.efficientface import rename
+from emotion.media import audio
 from emotion.models.avfusion import AVFusion, Clips, distort, under
 from emotion.models.avfusion_audio import clip_samples, mfcc
 from emotion.models.avfusion_video import FaceStretch, choose_frames, face_stretch, frame_numbers, middle_frames

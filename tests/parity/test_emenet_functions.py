@@ -7,9 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from emotion import clips, exports_abaw, faces, uncertainty
+from emotion import faces, uncertainty
 from emotion.datasets.affwild2 import keep_labelled
 from emotion.datasets.affwild2_2020 import fill_gaps
+from emotion.exports import abaw
+from emotion.media import windowing
 from emotion.models.base import FaceInput
 from emotion.models.emenet import EMENet, EMENetConfig, Temperature, probabilities
 from emotion.outputs import Faces
@@ -97,21 +99,21 @@ def test_merged_predictions_and_files(decoder, tmp_path):
     np.testing.assert_array_equal(tasks["expression"].choice, expected["merged_EXPR"])
     np.testing.assert_array_equal(present(tasks["action_units"]), expected["merged_AU"])
     common.assert_close(tasks["valence_arousal"].values, expected["merged_VA"], c, "merged_VA")
-    written = exports_abaw.write(tmp_path, "clip", tasks, expected["frame_ids"])
+    written = abaw.write(tmp_path, "clip", tasks, expected["frame_ids"])
     assert len(written) == 3 * (1 + len(tasks["expression"].members))
     for old, new in OURS.items():
-        text = (tmp_path / "merged" / exports_abaw.FOLDERS[new] / "clip.txt").read_text()
+        text = (tmp_path / "merged" / abaw.FOLDERS[new] / "clip.txt").read_text()
         assert text == str(expected[f"text_{old}"])
 
 
 def test_windows():
     c, expected = case("windows"), expected_of("windows")
     for n in c["test_lengths"]:
-        np.testing.assert_array_equal(clips.inference_windows(n, 64, faithful=True), expected[f"test_{n}"], str(n))
-        ours = clips.inference_windows(n)
+        np.testing.assert_array_equal(windowing.inference_windows(n, 64, faithful=True), expected[f"test_{n}"], str(n))
+        ours = windowing.inference_windows(n)
         np.testing.assert_array_equal(np.unique(ours), np.arange(n))
     for n, length, fps in c["train_cases"]:
-        ours = clips.training_windows(n, length, fps)
+        ours = windowing.training_windows(n, length, fps)
         np.testing.assert_array_equal(ours, expected[f"train_{n}_{length}_{fps}"], f"{n}_{length}_{fps}")
 
 
@@ -119,10 +121,10 @@ def test_sound_windows():
     c, expected = case("audio_windows"), expected_of("audio_windows")
     for i, video in enumerate(c["cases"]):
         frames = expected[f"ids_{i}"]
-        starts = clips.sound_windows(frames, video["fps"], video["samples"], "faithful")
+        starts = windowing.sound_windows(frames, video["fps"], video["samples"], "faithful")
         np.testing.assert_array_equal(starts, expected[f"start_{i}"], str(i))
-        np.testing.assert_array_equal(clips.sound_to_read(frames, video["fps"]), expected[f"read_{i}"], str(i))
-        assert set(expected[f"length_{i}"]) == {clips.SOUND_WINDOW}
+        np.testing.assert_array_equal(windowing.sound_to_read(frames, video["fps"]), expected[f"read_{i}"], str(i))
+        assert set(expected[f"length_{i}"]) == {windowing.SOUND_WINDOW}
 
 
 def test_image_transform():

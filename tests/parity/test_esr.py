@@ -13,9 +13,10 @@ import torch
 from pydantic import TypeAdapter
 from torch.utils.data import DataLoader
 
-from emotion import explain, exports, faces, hub, importers, labels, sampling
+from emotion import explain, exports, faces, hub, importers, labels
 from emotion.datasets import Samples, affectnet, ckplus, ferplus
 from emotion.errors import UserError
+from emotion.media import sampling
 from emotion.models import esr
 from tests.parity import common
 from train.augment import Augment

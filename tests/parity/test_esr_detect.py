@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from emotion import detectors, faces
+from emotion import faces
+from emotion.faces import detectors
 from emotion.models.base import FaceInput
 from emotion.outputs import Faces
 from tests.parity import common

@@ -12,7 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from emotion import alignment, dashboard, exports, hub, merging
+from emotion import exports, hub, merging
+from emotion.draw import dashboard
+from emotion.faces import alignment
 from emotion.importers import fg2020 as importer
 from emotion.models.fg2020 import FG2020, TASKS, fg2020, first_predictions, windows
 from eval.metrics.action_units.action_units_core import counts as au_counts

@@ -9,10 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from emotion import audio, cropped, exports_abaw, media
-from emotion.clips import cut_sound, video_sound_windows
+from emotion import media
 from emotion.datasets import affwild2
 from emotion.errors import UserError
+from emotion.exports import abaw
+from emotion.faces import cropped
+from emotion.media import audio
+from emotion.media.windowing import cut_sound, video_sound_windows
 from emotion.outputs import Task
 
 BATCH = 64
@@ -30,7 +33,7 @@ def predict(
     Args:
         root: the data set, see `datasets.affwild2`.
         model: a model of face sequences (`embed`, `sequence`, `decode`).
-        out: folder, see `exports_abaw.write`.
+        out: folder, see `abaw.write`.
         lists: task -> text file with one clip name per line; None: the list in the data set.
         device: where the network runs.
 
@@ -54,7 +57,7 @@ def predict(
             raise UserError(f"this model predicts no {' and no '.join(sorted(missing))}; leave that list out")
         chosen = {task: tasks[task] for task in tasks if task in wanted[clip]}
         frames = np.arange(len(next(iter(chosen.values())).values))
-        written += exports_abaw.write(out, clip, chosen, frames)
+        written += abaw.write(out, clip, chosen, frames)
     return written
 
 

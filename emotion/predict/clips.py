@@ -11,16 +11,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from emotion import audio, hub, stretches, video
-from emotion.audio import Sound
-from emotion.detectors import MTCNN, Detector
+from emotion import hub
 from emotion.errors import UserError
+from emotion.faces.detectors import MTCNN, Detector
 from emotion.measures import FaceMeter
+from emotion.media import audio, video
+from emotion.media.audio import Sound
 from emotion.models.avfusion import AVFusion, Clips
 from emotion.models.avfusion_video import COUNTED_FPS
 from emotion.models.base import ClipInput, FaceInput, VectorInput
 from emotion.outputs import Faces, Result, Task
-from emotion.stretches import Stretch
+from emotion.predict import stretches
+from emotion.predict.stretches import Stretch
 
 PACE = 5 / 3  # decisions per second
 FAITHFUL = "faithful"  # the originals' rule: one decision for the whole clip

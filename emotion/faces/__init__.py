@@ -1,6 +1,6 @@
 """From detected faces to network inputs: choose faces, cut them out, align them by their landmarks.
 
-The detectors (`MTCNN` and others) are in emotion/detectors.py and offered here too.
+The detectors (`MTCNN` and others) are in emotion/faces/detectors.py and offered here too.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from emotion import alignment
-from emotion.detectors import MTCNN, Detector, Dlib, FirstFace, Haar, detector
 from emotion.errors import UserError
+from emotion.faces import alignment
+from emotion.faces.detectors import MTCNN, Detector, Dlib, FirstFace, Haar, detector
 from emotion.models.base import FaceInput, enlarge, middle
 from emotion.outputs import Faces
 

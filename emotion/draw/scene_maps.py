@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from emotion import draw
-from emotion.scenes import SceneMaps
+from emotion.predict.scenes import SceneMaps
 
 COLUMNS = 4
 CELL = 320  # pixels, the longer side of a picture in a sheet

@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from emotion import video
-from emotion.audio import Sound
-from emotion.detectors import Detector
 from emotion.faces import crop
+from emotion.faces.detectors import Detector
+from emotion.media import video
+from emotion.media.audio import Sound
 from emotion.models.avfusion_audio import clip_samples, mfcc
 from emotion.models.avfusion_video import COUNTED_FPS, choose_frames, face_stretch, frame_numbers
 from emotion.models.base import ClipInput
@@ -168,7 +168,7 @@ class Film:
             yield looks
 
     def _take(self, _: int, seconds: float) -> bool:
-        """A rule of `emotion.sampling`: whether stretches ask for this frame, the first at or after its due time."""
+        """A rule of `sampling`: whether stretches ask for this frame, the first at or after its due time."""
         now = int((seconds + 1e-3) * COUNTED_FPS)
         due = [n for n in range(self._next, now + 1) if self._is_due(n)]
         self._next, self._end = now + 1, seconds

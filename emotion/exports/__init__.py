@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from emotion.errors import UserError
-from emotion.exports_abaw import FOLDERS, task_text
-from emotion.exports_abaw import files as abaw_files
-from emotion.exports_abaw import members as single_tasks
+from emotion.exports.abaw import FOLDERS, task_text
+from emotion.exports.abaw import files as abaw_files
+from emotion.exports.abaw import members as single_tasks
 from emotion.outputs import Faces, Result, Task
 
 FORMATS = ("parquet", "esr", "abaw", "fg2020")  # what `files` can write

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from emotion import audio, clips, tracking, video
 from emotion.errors import UserError
+from emotion.faces import tracking
+from emotion.media import audio, video, windowing
 from emotion.outputs import Faces, Result, Task
 
 if TYPE_CHECKING:
@@ -232,9 +233,11 @@ def hearing(model: Any, source: video.Video, info: video.VideoInfo) -> tuple[Hea
         return None, f"{error}; voices were taken for silent"
     if sound is None:
         return None, "the video has no sound; voices were taken for silent"
-    sound, rate = sound.at_rate(clips.RATE), info.rate
+    sound, rate = sound.at_rate(windowing.RATE), info.rate
     if model.config.audio_clock == "true":
-        return lambda seconds: sound.window(seconds + 0.5 / rate - clips.HALF / clips.RATE, clips.SOUND_WINDOW), ""
+        return lambda seconds: sound.window(
+            seconds + 0.5 / rate - windowing.HALF / windowing.RATE, windowing.SOUND_WINDOW
+        ), ""
     frames = info.frames or max(1, round(info.seconds * rate))
-    starts = clips.video_sound_windows(frames, rate, len(sound.samples), model.config.audio_clock)
-    return lambda seconds: clips.cut_sound(sound, starts[[min(round(seconds * rate), frames - 1)]])[0], ""
+    starts = windowing.video_sound_windows(frames, rate, len(sound.samples), model.config.audio_clock)
+    return lambda seconds: windowing.cut_sound(sound, starts[[min(round(seconds * rate), frames - 1)]])[0], ""

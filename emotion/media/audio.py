@@ -96,7 +96,7 @@ def _read_track(file: BinaryIO, name: str) -> Sound | None:
     """The first sound track of whatever PyAV can open."""
     import av
 
-    from emotion.video import origin
+    from emotion.media.video import origin
 
     try:
         with av.open(file) as container:

@@ -45,7 +45,8 @@ class Pretrained:
         Raises:
             UserError: the model has no card yet, something else lies there, or it cannot be written.
         """
-        from emotion import hub, publishing, registry
+        from emotion import hub, registry
+        from emotion.hub import publishing
 
         if self.card is None:
             raise UserError("this model has no card yet: model.card = emotion.hub.Card(name=..., licence=..., ...)")
@@ -61,7 +62,7 @@ class Pretrained:
         """
         import tempfile
 
-        from emotion import publishing
+        from emotion.hub import publishing
 
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder)

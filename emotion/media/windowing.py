@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from emotion.audio import Sound
 from emotion.errors import UserError
+from emotion.media.audio import Sound
 
 RATE, SOUND_WINDOW = 16000, 10080  # samples per second, samples per window (0.63 s)
 HALF = SOUND_WINDOW // 2

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from emotion import alignment, draw
+from emotion import draw
+from emotion.faces import alignment
 from emotion.labels import ACTION_UNIT_NAMES
+from emotion.media.video import Video, VideoWriter, decode, probe
 from emotion.outputs import Result, Task
-from emotion.video import Video, VideoWriter, decode, probe
 
 if TYPE_CHECKING:
     from emotion.predict import Progress
@@ -159,7 +160,7 @@ def write_film(
 
     Args:
         result: of the film.
-        source: the film, see `emotion.video.decode`.
+        source: the film, see `emotion.media.video.decode`.
         path: of the new film.
         until: it ends after this second.
         progress: as in `FacePredictor.video`; the film ends where it returns False.

@@ -15,14 +15,15 @@ import torch
 from torch import nn
 
 from emotion import faces as cropping
-from emotion import hub, media, registry, sampling, video
-from emotion.detectors import MTCNN, Detector
+from emotion import hub, media, registry
 from emotion.errors import UserError
+from emotion.faces.detectors import MTCNN, Detector
+from emotion.media import sampling, video
 from emotion.models.base import ClipInput, FaceInput
 from emotion.models.benet_decode import SceneInput
 from emotion.outputs import Faces, Result, Task
-from emotion.scenes import ScenePredictor
-from emotion.sequences import FaceStream, VideoReader, hearing
+from emotion.predict.scenes import ScenePredictor
+from emotion.predict.sequences import FaceStream, VideoReader, hearing
 
 BATCH = 32  # faces per forward pass: more brings nothing on a CPU and costs memory
 FRAMES = 16  # of a video that are searched for faces together,
@@ -218,7 +219,7 @@ def analyze(
     """Read every face of a picture or a video; what it is says its content, not its name.
 
     A model of voice and face reads a film or a sound file, see `ClipPredictor.clip`; a scene model reads the people of
-    a picture, see `emotion.scenes`.
+    a picture, see `emotion.predict.scenes`.
 
     Args:
         source: path, bytes or open file of either, PIL image or array, see `media.read_image` and `video.decode`.
@@ -232,7 +233,7 @@ def analyze(
     """
     model = model if isinstance(model, nn.Module) else hub.load(model, device)
     if isinstance(getattr(model.config, "input", None), ClipInput):
-        from emotion.clip_predictor import ClipPredictor
+        from emotion.predict.clips import ClipPredictor
 
         return ClipPredictor(model, device=device).clip(source, rate)
     predictor = of_pictures(model, which, device)

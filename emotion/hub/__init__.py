@@ -19,8 +19,9 @@ from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from emotion import registry, remote
+from emotion import registry
 from emotion.errors import UserError
+from emotion.hub import remote
 
 SCHEMA = "emotion-checkpoint/1"
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"

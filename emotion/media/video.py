@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from emotion.errors import UserError
-from emotion.sampling import Rule
+from emotion.media.sampling import Rule
 
 if TYPE_CHECKING:
     from av.container import InputContainer, OutputContainer
@@ -78,7 +78,7 @@ def decode(source: Video, name: str = "", take: Rule | None = None) -> Iterator[
     Args:
         source: file name, the file's bytes, or an open binary file.
         name: what messages call it (default: the file's name).
-        take: which frames, a rule of `emotion.sampling`; default all. The others are not converted.
+        take: which frames, a rule of `emotion.media.sampling`; default all. The others are not converted.
 
     Yields:
         Seconds on the clip's clock (never decreasing), and the picture uint8 [H, W, 3], RGB, upright, all of one size.

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from emotion import draw, timeline, video
+from emotion import draw, timeline
 from emotion.errors import UserError
+from emotion.media import video
 from emotion.outputs import Faces, Result
 
 if TYPE_CHECKING:
