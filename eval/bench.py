@@ -37,7 +37,7 @@ BATCHES = (1, 8, 32)
 CROWDS = (1, 5, 20)  # people in a photo
 PHOTO, FILM = (1280, 960), (640, 480)
 FRAMES, FPS = 16, 25  # of the film
-FACE = Path(media.__file__).parent / "ui" / "examples" / "synthetic.png"
+FACE = Path(media.__file__).parents[1] / "ui" / "examples" / "synthetic.png"
 
 KINDS = {FaceInput: "faces", ClipInput: "clips", decode.SceneInput: "scenes"}
 Call = Callable[[], object]

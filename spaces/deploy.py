@@ -10,9 +10,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # what is sent is what lies here, whatever is installed
 
+from emotion import remote  # noqa: E402
 from emotion.cli.console import report, show  # noqa: E402
 from emotion.errors import UserError  # noqa: E402
-from emotion.hub import remote  # noqa: E402
 
 SPACES = ("demo", "leaderboard")
 LEFT_OUT = ("__pycache__", ".part", "predictions")  # ends of names; as .gitignore has them

@@ -51,7 +51,7 @@ def test_clips_do_not_influence_each_other() -> None:
     for config in (MEASURED, SEEN):
         net, clips = model(config), batch(config, 3)
         together = net(clips)["expression"]
-        alone = torch.cat([net(Clips(*(x[i : i + 1] for x in clips)))["expression"] for i in range(3)])
+        alone = torch.cat([net(Clips(clips.audio[i : i + 1], clips.visual[i : i + 1]))["expression"] for i in range(3)])
         torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
 
 

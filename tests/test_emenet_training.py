@@ -206,7 +206,7 @@ def test_open_teachers_learn_single_pictures_with_incomplete_labels(tmp_path):
     stage = trainee.stages()[0]
     trainee.begin(stage)
     faces, targets = next(iter(trainee.batches(stage)))
-    assert faces.shape[1:] == (1, 48, 48) and len(faces) == sum(trainee.sizes)
+    assert faces.shape[1:] == (1, *trainee.model.config.input.size) and len(faces) == sum(trainee.sizes)
     assert targets["valence_arousal"][trainee.sizes[0] :].isfinite().all(), "the second task's batch has its labels"
     trainee.loss(trainee.model, (faces, targets), stage).backward()
     assert "ccc_valence" in trainee.evaluate(trainee.model, stage)

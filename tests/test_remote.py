@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants, file_download
 
+from emotion import remote
 from emotion.errors import UserError
-from emotion.hub import remote
-from emotion.hub.remote import Repo
+from emotion.remote import Repo
 from tests.hub_server import READER, WRITER, Fault, Hub, connect, sha256
 
 CONFIG, WEIGHTS, CARD = b'{"a": 1}', bytes(range(256)) * 200, b"# card\n"
@@ -103,7 +103,7 @@ def test_a_download_that_breaks_off_goes_on_where_it_stopped(hub: Hub) -> None:
 KILLED = """
 import sys
 from huggingface_hub import constants
-from emotion.hub import remote
+from emotion import remote
 constants.DOWNLOAD_CHUNK_SIZE = 1000
 print(remote.fetch(remote.Repo("me/model"), ["config.json", "model.safetensors"]))
 """

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms.v2 import functional as photo
 
@@ -108,7 +109,14 @@ def matrix(d: Draw, size: tuple[int, int], resolution: int, longer: bool, how: V
 
 def warp(picture: np.ndarray, m: np.ndarray, resolution: int, flip: bool) -> np.ndarray:
     """uint8 [r, r, 3]: bilinear, black outside."""
-    out = cv2.warpPerspective(picture, m, (resolution, resolution), flags=cv2.INTER_LINEAR)
+    # Not OpenCV's: version 4 rounds positions to 1/32 pixel.
+    y, x = np.mgrid[:resolution, :resolution]
+    u, v, w = np.linalg.inv(m) @ np.stack([x.ravel(), y.ravel(), np.ones(x.size)])
+    width, height = picture.shape[1], picture.shape[0]
+    grid = np.stack([(2 * u / w + 1) / width - 1, (2 * v / w + 1) / height - 1], axis=1)
+    grid = torch.from_numpy(grid.reshape(1, resolution, resolution, 2).astype(np.float32))
+    pixels = torch.tensor(picture).permute(2, 0, 1)[None].float()
+    out = F.grid_sample(pixels, grid, align_corners=False)[0].round().byte().permute(1, 2, 0).numpy()
     return np.ascontiguousarray(out[:, ::-1]) if flip else out
 
 

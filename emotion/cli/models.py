@@ -7,10 +7,9 @@ import dataclasses
 import json
 from pathlib import Path
 
-from emotion import registry
+from emotion import registry, remote
 from emotion.cli.console import PROGRAM, pairs, show, table
 from emotion.errors import UserError
-from emotion.hub import remote
 from emotion.registry import Entry
 
 WEIGHTS = "model.safetensors"  # as hub.WEIGHTS, which needs torch

@@ -19,9 +19,8 @@ from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from emotion import registry
+from emotion import registry, remote
 from emotion.errors import UserError
-from emotion.hub import remote
 
 SCHEMA = "emotion-checkpoint/1"
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"

@@ -9,9 +9,8 @@ from typing import Any
 
 import yaml
 
-from emotion import hub, registry
+from emotion import hub, registry, remote
 from emotion.errors import UserError
-from emotion.hub import remote
 
 # The licences that a Hub knows by name, as far as weights and data of this field carry them.
 KNOWN = (

@@ -315,7 +315,7 @@ def test_evaluation(case: dict, tmp_path: Path) -> None:
     expected, model = load(METHOD, f"{case['name']}.npz"), network(case, tmp_path)
     targets, generator = torch.tensor(case["targets"]), torch.Generator()
     for condition in ("both", "audio", "video"):
-        parts = zip(*(x.split(case["batches"]) for x in clips(case)))
+        parts = zip(*(x.split(case["batches"]) for x in clips(case)[:2]))
         with torch.inference_mode():
             logits = torch.cat([model(under(Clips(*p), condition, generator))["expression"] for p in parts])
         if condition == "both":
