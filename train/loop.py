@@ -202,7 +202,7 @@ def _run_stage(
                 progress.best, progress.best_epoch = row["score"], epoch
                 if accelerator.is_main_process:
                     _save_tensors(judged, _best(out, progress.stage))
-        row["seconds"] = round(time.perf_counter() - start, 1)
+        row["seconds"] = round(time.perf_counter() - start, 3)
         progress.history.append(row)
         progress.epoch = epoch + 1
         _save_progress(out, progress, accelerator, average)

@@ -253,7 +253,7 @@ def _endpoint(models: pieces.Models) -> None:
 
     with gr.Row(visible=False):
         inputs = [
-            gr.File(label="clip", type="filepath"),
+            gr.Video(label="clip"),  # not gr.File, which leaves an empty file behind
             gr.Textbox(models.names(READS)[0], label="model"),
             gr.Number(0.0, label="per_second", minimum=0),
             gr.Checkbox(label="faithful"),
