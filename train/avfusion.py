@@ -16,7 +16,7 @@ from emotion import hub
 from emotion.datasets import ravdess
 from emotion.errors import UserError
 from emotion.measures import FaceMeter
-from emotion.models.avfusion import CONDITIONS, AVFusion, AVFusionConfig, Clips, under
+from emotion.models.avfusion import AVFusion, AVFusionConfig, Clips, under
 from emotion.models.base import FaceInput
 from emotion.models.efficientface import EfficientFace
 from eval.metrics.expression.expression_core import confusion, scores
@@ -137,12 +137,13 @@ class AVFusionTrainee:
         features, visual, classes = batch
         self.model.train()
         if self.model.backbone is not None:
-            visual = np.stack([self.options.turn(crops) for crops in visual])
+            visual = None if visual is None else np.stack([self.options.turn(crops) for crops in visual])
             self.model.backbone.train(any(p.requires_grad for p in self.model.backbone.parameters()))
         clips = to(self.model.inputs(features, visual), next(self.model.parameters()).device)
         clips, classes = clips._replace(audio=self.options.vary(clips.audio)), classes.to(clips.audio.device)
         if self.options.noise:
-            clips = Clips(self._disturb(clips.audio), clips.visual if visual.ndim > 3 else self._disturb(clips.visual))
+            measured = visual is not None and visual.ndim == 3
+            clips = Clips(self._disturb(clips.audio), self._disturb(clips.visual) if measured else clips.visual)
         if self.options.mixup:
             targets = F.one_hot(classes, len(self.model.config.labels)).float()
             clips, classes = mixup(clips, targets, self.options.mixup)
@@ -156,7 +157,8 @@ class AVFusionTrainee:
         """Validation accuracy under the conditions that `select` asks for; their mean is the "score"."""
         if self.valid is None:
             return {"score": 0.0}
-        conditions = ("both", "audio", "video") if self.options.select == "mean" else ("both",)
+        asked = ("both", "audio", "video") if self.options.select == "mean" else ("both",)
+        conditions = [c for c in asked if c in self.valid.conditions] or ["audio"]
         accuracy = {c: top(predict(model, self.valid, c), self.valid.classes, 1) for c in conditions}
         return {"score": sum(accuracy.values()) / len(accuracy)} | {f"accuracy_{c}": a for c, a in accuracy.items()}
 
@@ -340,7 +342,7 @@ def condition_table(model: AVFusion, data: ClipData) -> tuple[list[str], dict[st
     """Figures per modality condition, as Markdown lines and as "condition/metric" -> value."""
     lines = ["| input | accuracy | 95 % | UAR | 95 % | macro F1 | top 5 |", "|---" * 7 + "|"]
     kept = {}
-    for condition in CONDITIONS:
+    for condition in data.conditions:
         logits = predict(model, data, condition)
         row, spread = figures(logits, data.classes), interval(logits, data.classes, data.groups)
         low, high = ([f"{spread[m][end]:.3f}" for m in ("accuracy", "uar")] for end in (0, 1))

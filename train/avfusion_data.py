@@ -18,7 +18,7 @@ from emotion.datasets import Samples
 from emotion.datasets.clips import Clip, middle
 from emotion.errors import UserError
 from emotion.faces import fit_picture
-from emotion.models.avfusion import Clips
+from emotion.models.avfusion import CONDITIONS, Clips
 from emotion.models.avfusion_audio import clip_samples, mfcc
 from emotion.models.base import ClipInput, FaceInput, VectorInput
 from train.data import arrange
@@ -27,7 +27,7 @@ DROPOUTS = ("softhard", "hard", "noise", "none")
 
 HARD = {"sound": 0.25, "pictures": 0.5}  # shares of clips that lose it; voices are harder to learn
 
-Batch = tuple[np.ndarray, np.ndarray, Tensor]  # sound features, crops or measurements, classes
+Batch = tuple[np.ndarray, np.ndarray | None, Tensor]  # sound features, crops or measurements, classes
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ class BorrowedFaces:
 
 
 class ClipData(Dataset):
-    """Clips of one or more data sets.
+    """Clips of one or more data sets; where none has pictures and nobody lends any, they are of sound alone.
 
     Args:
         parts: samples whose `picture` gives a `Clip`.
@@ -151,7 +151,7 @@ class ClipData(Dataset):
         speeds: that the sound may be played at, the first being the one of fixed clips.
 
     Raises:
-        UserError: crops or measurements of another shape, or labels that the network lacks.
+        UserError: crops or measurements of another shape, some clips without, or labels that the network lacks.
     """
 
     def __init__(
@@ -170,10 +170,12 @@ class ClipData(Dataset):
         self.classes = torch.from_numpy(targets).argmax(dim=1)
         clips = [part.picture(i) for part, i in self.where]
         self.variants = np.stack([[self._features(clip, speed) for clip in clips] for speed in speeds])
-        if borrowed is None and any(clip.visual is None for clip in clips):
-            raise UserError("the clips have sound alone: borrow faces for them, or load them with pictures")
+        blind = {clip.visual is None for clip in clips}
+        if borrowed is None and len(blind) > 1:
+            raise UserError("some clips have sound alone: borrow faces for them, or load all clips without pictures")
+        self.sound_alone = borrowed is None and True in blind
         self.vectors = None
-        if isinstance(config.visual, VectorInput) and borrowed is None:
+        if isinstance(config.visual, VectorInput) and borrowed is None and not self.sound_alone:
             self.vectors = np.stack([clip.visual for clip in clips])
             if self.vectors.shape[1:] != config.visual_shape:
                 raise UserError(f"the measurements have shape {self.vectors.shape[1:]}, expected {config.visual_shape}")
@@ -182,6 +184,11 @@ class ClipData(Dataset):
         sound = replace(clip.sound, rate=round(clip.sound.rate * speed))
         start = sound.start + middle(sound.seconds, self.config)
         return mfcc(clip_samples(sound, self.config, start), self.config.audio)
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """The keys of `CONDITIONS` that a network can be tested under."""
+        return ("audio", "noisy audio") if self.sound_alone else tuple(CONDITIONS)
 
     @property
     def features(self) -> np.ndarray:
@@ -211,8 +218,10 @@ class ClipData(Dataset):
         return crops
 
     def __getitems__(self, indices: list[int]) -> Batch:
-        """Raw features [B, C, columns], uint8 crops [B, T, H, W, 3] or measurements [B, T, V], classes [B]."""
-        visual = np.stack([self._crops(i) for i in indices]) if self.vectors is None else self.vectors[indices]
+        """Raw features [B, C, columns], uint8 crops [B, T, H, W, 3] or measurements [B, T, V] or None, classes [B]."""
+        visual = None
+        if not self.sound_alone:
+            visual = np.stack([self._crops(i) for i in indices]) if self.vectors is None else self.vectors[indices]
         speeds = [0 if self.fixed else random.randrange(len(self.variants)) for _ in indices]
         return self.variants[speeds, indices], visual, self.classes[indices]
 
@@ -230,7 +239,7 @@ def standardised(data: ClipData) -> ClipInput:
     """The data's input description with mean and deviation of its sound features (and measurements) filled in."""
     config, features = data.config, data.features.transpose(0, 2, 1).reshape(-1, data.features.shape[1])
     audio = replace(config.audio, mean=_floats(features.mean(axis=0)), std=_floats(features.std(axis=0)))
-    if not isinstance(config.visual, VectorInput):
+    if data.sound_alone or not isinstance(config.visual, VectorInput):
         return replace(config, audio=audio)
     values = np.concatenate(list(data.borrowed.measured.values()) if data.vectors is None else data.vectors)
     spread = np.maximum(values.std(axis=0), 1e-3)  # a measurement that hardly varies must not be blown up
@@ -248,7 +257,7 @@ def modality_dropout(clips: Clips, classes: Tensor, kind: str) -> tuple[Clips, T
     Draws come from torch's global CPU generator, whatever device the clips are on.
 
     Args:
-        clips: both modalities.
+        clips: both modalities; those of sound alone stay as they are.
         classes: [B], or probabilities [B, K].
         kind: "softhard" (4 B clips: whole, blended as c audio and (1 - c) pictures with c in 0, 0.01 ... 0.99, pictures
             alone, audio alone, the other being zero), "noise" (3 B: whole, standard normal audio, standard normal
@@ -259,7 +268,7 @@ def modality_dropout(clips: Clips, classes: Tensor, kind: str) -> tuple[Clips, T
     """
     if kind not in DROPOUTS:
         raise UserError(f"unknown modality dropout {kind!r}; known: {', '.join(DROPOUTS)}")
-    if kind == "none":
+    if kind == "none" or clips.visual is None:
         return clips, classes
     audio, visual, _ = clips
     if kind == "hard":
@@ -284,13 +293,13 @@ def mixup(clips: Clips, targets: Tensor, strength: float) -> tuple[Clips, Tensor
     """Every clip blended with another of the batch, and their targets [B, K] alike (Zhang et al., ICLR 2018).
 
     Args:
-        clips: both modalities.
+        clips: both modalities, or one.
         targets: probabilities.
         strength: both parameters of the Beta distribution that the one share is drawn from.
     """
     share = float(torch.distributions.Beta(strength, strength).sample())
     order = torch.randperm(len(targets)).to(targets.device)
-    audio, visual, targets = (share * x + (1 - share) * x[order] for x in (*clips[:2], targets))
+    audio, visual, targets = (x if x is None else share * x + (1 - share) * x[order] for x in (*clips[:2], targets))
     return Clips(audio, visual), targets
 
 

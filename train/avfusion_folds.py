@@ -1,6 +1,8 @@
-"""`python -m train.avfusion_folds RECIPE --data DIR`: cross-validation by speakers on RAVDESS.
+"""`python -m train.avfusion_folds RECIPE --data DIR`: tests by speakers nobody trained on, on RAVDESS.
 
-Every clip is tested once, by a network that all other speakers trained; nothing is selected, the last epoch counts.
+Cross-validation tests every clip once, by a network that all other speakers trained. The scheme "published" tests the
+four speakers of the published split, by a network of its sixteen for training. Nothing is selected: the last epoch
+counts. Several seeds give every clip several tests: figures are means over seeds, intervals are over speakers.
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,6 @@ import torch
 from emotion.datasets import ravdess
 from emotion.errors import UserError
 from emotion.hub.provenance import provenance
-from emotion.models.avfusion import CONDITIONS
 from train import avfusion, loop
 from train import recipe as recipes
 from train.avfusion_data import ClipData
@@ -30,8 +32,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("recipe", help="name of a fusion recipe on RAVDESS, or path of a YAML file")
     parser.add_argument("--data", action="append", default=[], metavar="[NAME=]DIR", help="folder of a data set")
     parser.add_argument("--out", type=Path, help="run folder (default: runs/RECIPE-folds); an unfinished run goes on")
-    parser.add_argument("--scheme", choices=("folds", "five"), default="folds", help="default: %(default)s")
+    parser.add_argument("--scheme", choices=ravdess.SCHEMES, default="folds", help="default: %(default)s")
     parser.add_argument("--folds", type=int, default=4, help="of the scheme folds; default: %(default)s")
+    parser.add_argument("--seeds", type=int, nargs="+", metavar="SEED", help="default: the recipe's")
     parser.add_argument("--init", help="checkpoint to start every fold from")
     args = parser.parse_args(argv)
     try:
@@ -47,37 +50,30 @@ def run(args: argparse.Namespace) -> list[str]:
     recipe = recipes.load(args.recipe)
     if recipe.method != "avfusion":
         raise UserError(f"{args.recipe} is a recipe of {recipe.method}, not of avfusion")
-    out = args.out or Path("runs") / f"{Path(args.recipe).stem}-folds"
+    out = args.out or Path("runs") / f"{Path(args.recipe).stem}-{args.scheme}"
     folders = recipes.data_folders(recipe, args.data)
     config, options = avfusion.plan(recipe, folders)
     parts = [part for role in ("train", "valid", "test") for part in recipes.samples(recipe, role, folders)]
     faces = {role: avfusion.lenders(recipe, role, folders, config, options) for role in ("train", "test")}
     clips = ClipData(parts, config.input, config.labels, faces["train"], speeds=options.vary.speeds)
     options = replace(options, stages=tuple(replace(s, evaluate_every=s.epochs) for s in options.stages))
-    tested = []
-    for fold, speakers in enumerate(_groups(clips, args)):
-        chosen = np.isin(clips.groups, speakers)
-        train = clips.only(~chosen, faces["train"], fixed=False)
-        model = avfusion.fresh(config, options, train, recipe.settings.seed, args.init)
-        trainee = avfusion.AVFusionTrainee(model, train, None, clips.only(chosen, faces["test"]), options)
-        loop.fit(trainee, out / f"fold-{fold}", recipe.settings)
-        tested.append(_tested(trainee, speakers))
-    classes = torch.cat([t["classes"] for t in tested])
-    groups = np.concatenate([t["groups"] for t in tested])
-    rows: dict[str, Any] = {}
-    lines = [f"{len(classes)} clips of {len(set(groups))} speakers, {len(tested)} folds", ""]
-    lines += ["| input | accuracy | 95 % | UAR | macro F1 |", "|---" * 5 + "|"]
-    for condition in CONDITIONS:
-        logits = torch.cat([t["logits"][condition] for t in tested])
-        row = avfusion.figures(logits, classes) | {"interval": avfusion.interval(logits, classes, groups)}
-        low, high = row["interval"]["accuracy"]
-        lines.append(
-            f"| {condition} | {row['accuracy']:.4f} | {low:.3f}-{high:.3f} | {row['uar']:.4f} | {row['f1']:.4f} |"
-        )
-        rows[condition] = row
+    seeds, tested = args.seeds or [recipe.settings.seed], []
+    for fold, (speakers, unheard) in enumerate(_groups(clips, args)):
+        chosen, train = np.isin(clips.groups, speakers), np.isin(clips.groups, speakers + unheard, invert=True)
+        test, train = clips.only(chosen, faces["test"]), clips.only(train, faces["train"], fixed=False)
+        for seed in seeds:
+            model = avfusion.fresh(config, options, train, seed, args.init)
+            trainee = avfusion.AVFusionTrainee(model, train, None, test, options)
+            folder = out / f"fold-{fold}" / f"seed-{seed}"
+            loop.fit(trainee, folder, replace(recipe.settings, seed=seed))
+            tested.append(_tested(trainee, speakers))
+    lines, rows = _table(tested, clips.conditions)
+    counts = len(set(np.concatenate([t["groups"] for t in tested]))), len(tested) // len(seeds), len(seeds)
+    lines = ["{} speakers, {} folds, {} seeds".format(*counts), "", *lines]
     document = {
         "recipe": recipe.name,
         "settings": asdict(recipe.settings),
+        "seeds": seeds,
         "protocol": clips.parts[0].protocol.split(",")[0],
         "test speakers": [t["speakers"] for t in tested],
         "figures": rows,
@@ -87,18 +83,39 @@ def run(args: argparse.Namespace) -> list[str]:
     return lines
 
 
-def _groups(clips: ClipData, args: argparse.Namespace) -> list[tuple[str, ...]]:
-    """The speakers that every fold tests."""
+def _table(tested: list[dict[str, Any]], conditions: Iterable[str]) -> tuple[list[str], dict[str, Any]]:
+    """The pooled figures of all tests under every condition, as Markdown lines and as numbers."""
+    classes = torch.cat([t["classes"] for t in tested])
+    groups = np.concatenate([t["groups"] for t in tested])
+    rows: dict[str, Any] = {}
+    lines = ["| input | accuracy | 95 % | UAR | macro F1 |", "|---" * 5 + "|"]
+    for condition in conditions:
+        logits = torch.cat([t["logits"][condition] for t in tested])
+        each = [avfusion.top(t["logits"][condition], t["classes"], 1) for t in tested]
+        row = avfusion.figures(logits, classes) | {"interval": avfusion.interval(logits, classes, groups)}
+        low, high = row["interval"]["accuracy"]
+        lines.append(
+            f"| {condition} | {row['accuracy']:.4f} | {low:.3f}-{high:.3f} | {row['uar']:.4f} | {row['f1']:.4f} |"
+        )
+        rows[condition] = row | {"each": each}
+    return lines, rows
+
+
+def _groups(clips: ClipData, args: argparse.Namespace) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
+    """For every fold the speakers that it tests, and those that it leaves out altogether."""
+    if args.scheme == "published":
+        tested, unheard = ravdess.PUBLISHED["test"], ravdess.PUBLISHED["valid"]
+        return [(tuple(map(str, tested)), tuple(map(str, unheard)))]
     speakers = {int(s) for s in clips.groups}
     groups = ravdess.FIVE_FOLDS if args.scheme == "five" else ravdess.deal(speakers, args.folds)
-    return [tuple(map(str, group)) for group in groups]
+    return [(tuple(map(str, group)), ()) for group in groups]
 
 
 def _tested(trainee: avfusion.AVFusionTrainee, speakers: tuple[str, ...]) -> dict[str, Any]:
     return {
         "classes": trainee.test.classes,
         "groups": trainee.test.groups,
-        "logits": {c: avfusion.predict(trainee.model, trainee.test, c) for c in CONDITIONS},
+        "logits": {c: avfusion.predict(trainee.model, trainee.test, c) for c in trainee.test.conditions},
         "speakers": speakers,
     }
 
