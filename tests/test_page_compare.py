@@ -1,6 +1,7 @@
 """The Compare tab in a real browser, and its API."""
 
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from gradio_client.exceptions import AppError
 
 from emotion import hub
 from emotion.outputs import Faces, Result, Task
+from emotion.ui import compare
 from emotion.ui.compare import Comparison, overview, verdict
 from emotion.ui.image import EXAMPLE_ROWS
 from tests import browser as web
@@ -56,6 +58,30 @@ def test_models_read_the_same_faces_side_by_side(folders, tmp_path):
         assert len(found["expressions"]) == 2 and set(found["expressions"][0]) == {web.MODEL, OTHER}
         with pytest.raises(AppError):
             client.predict(handle_file(photo), ["none"], api_name="/compare")
+        page.context.close()
+    assert problems == []
+
+
+def test_a_picture_stays_when_models_are_chosen_just_before_it(folders, tmp_path, monkeypatch):
+    problems, photo, free, read = [], tmp_path / "two.png", threading.Event(), compare.read
+
+    def busy(*inputs):
+        free.wait()
+        yield from read(*inputs)
+
+    Image.fromarray(web.side_by_side("officer.jpg", "astronaut.jpg")).save(photo)
+    monkeypatch.setattr(compare, "read", busy)
+    with web.served(folders) as address, web.chromium() as browser:
+        page = web.open_page(browser, address, problems, "?tab=compare", viewport={"width": 1280, "height": 1000})
+        someone = Client(address, verbose=False).submit(handle_file(photo), [web.MODEL], api_name="/compare")
+        page.click("#em-compare-models label:has-text('ferplus')")  # waits for its turn, as does the picture
+        page.set_input_files("#em-compare-picture input[type=file]", photo)
+        page.wait_for_selector("#em-compare-picture img")
+        free.set()
+        page.wait_for_selector("#em-compare-details .em-card")
+        page.click(f"#em-compare-models label:has-text('{OTHER}')")
+        page.wait_for_selector("#em-compare-message:has-text('One model is chosen')")
+        someone.result()
         page.context.close()
     assert problems == []
 

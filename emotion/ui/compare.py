@@ -159,7 +159,7 @@ class CompareTab:
         ]  # fmt: skip
         work = {"outputs": outputs, "show_progress": "hidden", "api_visibility": "private", "concurrency_id": "compare"}
         self.picture.input(self.analyse, [self.picture, self.names], **work)
-        self.names.input(self.analyse, [self.picture, self.names], trigger_mode="always_last", **work)
+        self.names.input(self.reread, [self.picture, self.names], trigger_mode="always_last", **work)
         self.examples.click(self.example, self.names, **work)
         self.faces.input(self.choose, [self.found, self.faces], **work)
         self.hero.select(self.click, self.found, **work)
@@ -178,6 +178,10 @@ class CompareTab:
         except Exception:
             yield self._cleared(pieces.error("an error in this program; the server's log has the details"))
             raise
+
+    def reread(self, path: str | None, names: list[str]) -> Iterator[dict[Any, Any]]:
+        """Let other models read the picture; without one nothing changes, as one may be on its way."""
+        yield from self.analyse(path, names) if path else [{self.message: gr.skip()}]
 
     def example(self, names: list[str], event: gr.EventData) -> Iterator[dict[Any, Any]]:
         """Let the models read an example."""

@@ -148,7 +148,7 @@ class ImageTab:
         # One at a time: explanations listen to the network while it runs, and must not hear another session's face.
         work = {"outputs": outputs, "show_progress": "hidden", "api_visibility": "private", "concurrency_id": "model"}
         self.picture.input(self.analyse, [self.picture, model], **work)
-        model.change(self.analyse, [self.picture, model], **work)
+        model.change(self.reread, [self.picture, model], **work)
         self.examples.click(self.example, model, **work)
         self.faces.input(self.choose, [self.view, self.faces], **work)
         self.hero.select(self.click, self.view, **work)
@@ -167,6 +167,10 @@ class ImageTab:
         except Exception:
             yield self._failed("an error in this program; the server's log has the details")
             raise
+
+    def reread(self, path: str | None, model: str) -> Iterator[dict[Any, Any]]:
+        """Run another model on the picture; without one nothing changes, as one may be on its way."""
+        yield from self.analyse(path, model) if path else [{self.message: gr.skip()}]
 
     def example(self, model: str, event: gr.EventData) -> Iterator[dict[Any, Any]]:
         """Run the model on an example."""

@@ -111,7 +111,7 @@ class SceneTab:
         quiet = {"show_progress": "hidden", "api_visibility": "private"}
         work = quiet | {"outputs": outputs, "concurrency_id": "model"}
         self.picture.input(self.analyse, [self.picture, self.model], **work)
-        self.model.change(self.analyse, [self.picture, self.model], **work)
+        self.model.change(self.reread, [self.picture, self.model], **work)
         self.examples.click(self.example, self.model, **work)
         self.again.click(self.reset, None, **quiet, outputs=outputs)
         some = quiet | {"outputs": [self.people, self.details, self.message]}
@@ -136,6 +136,10 @@ class SceneTab:
         except Exception:
             yield self._failed("an error in this program; the server's log has the details")
             raise
+
+    def reread(self, path: str | None, model: str) -> Iterator[dict[Any, Any]]:
+        """Run another model on the picture; without one nothing changes, as one may be on its way."""
+        yield from self.analyse(path, model) if path else [{self.message: gr.skip()}]
 
     def example(self, model: str, event: gr.EventData) -> Iterator[dict[Any, Any]]:
         """Run the model on an example."""
