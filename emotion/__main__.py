@@ -52,10 +52,7 @@ def _predictions(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument("--model", default=registry.DEFAULT, metavar="NAME|FOLDER", help="default: %(default)s")
     text = "write .json, .csv and an annotated .png here; for videos an .mp4, a summary, subtitles and curves"
     sub.add_argument("-o", "--output", type=Path, metavar="DIR", help=text)
-    which = ("all", "largest", "closest-to-centre")  # as faces.SELECTIONS
-    sub.add_argument("--faces", choices=which, default="all", help="default: %(default)s")
-    text = "mtcnn (default), haar, dlib, or as the original ESR esr-optimised, esr-standard, esr-haar; with =FILE a "
-    sub.add_argument("--detector", metavar="NAME[=FILE]", help=text + "cascade, or the file of dlib's CNN")
+    _face_options(sub)
     sub.add_argument("--json", action="store_true", help="print one JSON document per file, each on one line")
     formats = ("parquet", "esr", "abaw", "fg2020")  # as exports.FORMATS
     text = "with -o, also write this format (esr: the original's 31 columns); may be given repeatedly"
@@ -78,9 +75,7 @@ def _predictions(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument("--model", default=registry.DEFAULT, metavar="NAME|FOLDER", help="default: %(default)s")
     text = "record here: the film as shown, and the same files as for videos"
     sub.add_argument("-o", "--output", type=Path, metavar="DIR", help=text)
-    sub.add_argument(
-        "--faces", choices=which, default="all", help="largest: only who sits closest; default: %(default)s"
-    )
+    _face_options(sub)
     sub.add_argument("--export", action="append", choices=formats, default=[], help="with -o, as for analyze")
     sub.add_argument("--details", action="store_true", help="also show what every branch says, and curves")
     text = "search every N-th frame for faces; between them boxes move on evenly; default: %(default)s"
@@ -94,7 +89,7 @@ def _predictions(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument("picture", type=Path, metavar="PICTURE")
     sub.add_argument("--model", default=registry.DEFAULT, metavar="NAME|FOLDER", help="default: %(default)s")
     sub.add_argument("-o", "--output", type=Path, default=Path(), metavar="DIR", help="default: the current folder")
-    sub.add_argument("--faces", choices=which, default="all", help="default: %(default)s")
+    _face_options(sub)
     sub.add_argument("--original", action="store_true", help="colours and blending of the original ESR framework")
     sub.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps ...; default: %(default)s")
 
@@ -104,7 +99,7 @@ def _predictions(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument("picture", type=Path, metavar="PICTURE")
     sub.add_argument("--model", default=registry.DEFAULT, metavar="NAME|FOLDER", help="default: %(default)s")
     sub.add_argument("-o", "--output", type=Path, default=Path(), metavar="DIR", help="default: the current folder")
-    sub.add_argument("--faces", choices=which, default="all", help="default: %(default)s")
+    _face_options(sub)
     text = "EMENet: read every face this many times with dropout on, for an uncertainty of one network alone"
     sub.add_argument("--mc-dropout", type=int, default=0, metavar="PASSES", help=text)
     sub.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps ...; default: %(default)s")
@@ -133,6 +128,14 @@ def _scenes(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument("--flip", action="store_true", help="average with the mirrored picture: twice the time")
     sub.add_argument("--size", type=int, metavar="PIXELS", help="working size, a multiple of 32; default: the model's")
     sub.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps ...; default: %(default)s")
+
+
+def _face_options(sub: argparse.ArgumentParser) -> None:
+    """Which faces are found, and which of them are read."""
+    which = ("all", "largest", "closest-to-centre")  # as faces.SELECTIONS
+    sub.add_argument("--faces", choices=which, default="all", help="default: %(default)s")
+    text = "mtcnn (default), haar, dlib, or as the original ESR esr-optimised, esr-standard, esr-haar; with =FILE a "
+    sub.add_argument("--detector", metavar="NAME[=FILE]", help=text + "cascade, or the file of dlib's CNN")
 
 
 def _video_options(sub: argparse.ArgumentParser) -> None:

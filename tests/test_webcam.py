@@ -69,16 +69,18 @@ def test_ctrl_c_ends_a_recording(predictor: FacePredictor, tmp_path: Path) -> No
     assert len(result.timestamps) == 6 and len(list(video.decode(tmp_path / f"{result.source}.mp4"))) == 6
 
 
+@pytest.mark.parametrize("asked", [[], ["--detector", "haar", "--faces", "closest-to-centre"]])
 def test_the_command_records_where_no_window_opens(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    asked: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(webcam, "desktop_window", lambda name: None)
     monkeypatch.setattr(webcam, "camera_frames", lambda camera: video.decode(films.TALK, take=lambda i, _: i < 4))
-    assert main(["webcam", "-o", str(tmp_path)]) == 0
+    assert main(["webcam", "-o", str(tmp_path), *asked]) == 0
     out, err = capsys.readouterr()
     assert "recording until Ctrl-C" in err and "4 frames" in out
     (document,) = [json.loads(p.read_text()) for p in tmp_path.glob("webcam-*[0-9].json")]
     assert len(document["frames"]) == 4 and len(document["frames"][3]["faces"]) == 1
+    assert (document["frames"][0]["faces"][0]["score"] == 1) == bool(asked)  # the cascade has no scores
     assert sorted(p.name.split(".", 1)[1] for p in tmp_path.iterdir()) == list(MADE)
 
 
@@ -94,6 +96,8 @@ def test_a_camera_that_is_not_there(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     assert "camera 77 gives no picture" in fails(capsys, "webcam", "--camera", "77")
     assert "time constant" in fails(capsys, "webcam", "--smooth", "-1")
     assert "-o DIR" in fails(capsys, "webcam", "--export", "esr")
+    assert "unknown face detector 'retina'" in fails(capsys, "webcam", "--detector", "retina")
+    assert "mmod_human_face_detector" in fails(capsys, "webcam", "--detector", "esr-standard=")
     assert "predicts no action_units" in fails(capsys, "webcam", "--export", "fg2020", "-o", "x")
 
 

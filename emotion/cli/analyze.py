@@ -21,7 +21,7 @@ from emotion.cli import clips, films
 from emotion.cli.console import report, show, table
 from emotion.draw import overlay, panels
 from emotion.errors import UserError
-from emotion.faces.detectors import Detector, detector
+from emotion.faces.detectors import WORKING_SIDE, Detector, detector
 from emotion.media import FORMATS, VIDEO_SUFFIXES, is_video, read_image, sampling, save_image
 from emotion.models.base import ClipInput
 from emotion.outputs import Result, Task
@@ -85,19 +85,14 @@ def _predictor(args: argparse.Namespace) -> FacePredictor | ScenePredictor | Cli
     if isinstance(getattr(model.config, "input", None), ClipInput):
         if args.export or args.details or args.smooth:
             raise UserError(f"{args.model} reads voice and face: --export, --details and --smooth are for faces alone")
-        return ClipPredictor(model, args.detector and _detector(args.detector, device), device)
+        return ClipPredictor(model, args.detector and chosen_detector(args.detector, device), device)
     predictor = of_pictures(model, args.faces, device)
     if args.detector is not None:
         if isinstance(predictor, ScenePredictor):
             raise UserError("a scene model finds people itself: --detector has no meaning for it")
-        predictor.detector = _detector(args.detector, device)
+        predictor.detector = chosen_detector(args.detector, device)
     exports.check(args.export, predictor.name, predictor.nothing)
     return predictor
-
-
-def _detector(text: str, device: str) -> Detector:
-    name, _, file = text.partition("=")
-    return detector(name, file or None, device)
 
 
 def _films(
@@ -259,6 +254,16 @@ def checked_device(name: str) -> str:
     except (RuntimeError, AssertionError) as error:  # AssertionError: this torch was built without it
         raise UserError(f"there is no device {name!r} here; leave --device away or use cpu") from error
     return name
+
+
+def chosen_detector(text: str, device: str, longest_side: int = WORKING_SIDE) -> Detector:
+    """The detector that `--detector NAME[=FILE]` means; see `faces.detector`.
+
+    Raises:
+        UserError: unknown name, or what the detector needs is not there.
+    """
+    name, _, file = text.partition("=")
+    return detector(name, file or None, device, longest_side)
 
 
 def _printable(name: str) -> str:

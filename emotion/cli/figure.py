@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from emotion import draw, figures, hub
-from emotion.cli.analyze import checked_device
+from emotion.cli.analyze import checked_device, chosen_detector
 from emotion.cli.console import show
 from emotion.cli.films import make_folder
 from emotion.errors import UserError
@@ -29,7 +29,8 @@ def run(args: argparse.Namespace) -> int:
         if not hasattr(model, "with_mc_dropout"):
             raise UserError(f"{args.model} has no Monte Carlo dropout; EMENet's models have")
         model.with_mc_dropout(args.mc_dropout)
-    predictor = FacePredictor(model, which=args.faces, device=args.device)
+    detector = args.detector and chosen_detector(args.detector, args.device)
+    predictor = FacePredictor(model, detector, args.faces, args.device)
     picture, stem = read_image(args.picture), args.picture.stem
     result = predictor.image(picture, args.picture.name)
     if not len(result):

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from emotion import draw
-from emotion.cli.analyze import checked_device
+from emotion.cli.analyze import checked_device, chosen_detector
 from emotion.cli.console import show
 from emotion.cli.films import make_folder
 from emotion.explain import Maps, grad_cam, jet_overlay
@@ -26,7 +26,8 @@ Blend = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 def run(args: argparse.Namespace) -> int:
     """The command; writes one sheet per face."""
-    predictor = FacePredictor(args.model, which=args.faces, device=checked_device(args.device))
+    device = checked_device(args.device)
+    predictor = FacePredictor(args.model, args.detector and chosen_detector(args.detector, device), args.faces, device)
     picture = read_image(args.picture)
     (faces,) = predictor.detect([picture])
     if not len(faces):

@@ -15,11 +15,10 @@ import numpy as np
 
 from emotion import draw, exports, timeline
 from emotion.cli import films
-from emotion.cli.analyze import checked_device
+from emotion.cli.analyze import checked_device, chosen_detector
 from emotion.cli.console import PROGRAM, show
 from emotion.draw import panels
 from emotion.errors import UserError
-from emotion.faces.detectors import MTCNN
 from emotion.media.video import Frame, VideoWriter
 from emotion.outputs import Result
 from emotion.predict import FacePredictor
@@ -45,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"no window can be opened here (no display, or OpenCV without windows); {PAGE}")
     if window is None:
         print("no window can be opened here; recording until Ctrl-C", file=sys.stderr)
-    detector = MTCNN(longest_side=SEARCHED, device=checked_device(args.device))
+    detector = chosen_detector(args.detector or "mtcnn", checked_device(args.device), SEARCHED)
     predictor = FacePredictor(args.model, detector, args.faces, args.device)
     exports.check(args.export, predictor.name, predictor.nothing)
     with contextlib.closing(camera_frames(args.camera)) as frames:

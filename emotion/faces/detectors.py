@@ -340,21 +340,27 @@ def first_face(
     return None
 
 
-def detector(name: str = "mtcnn", model: str | Path | None = None, device: str | torch.device = "cpu") -> Detector:
+def detector(
+    name: str = "mtcnn",
+    model: str | Path | None = None,
+    device: str | torch.device = "cpu",
+    longest_side: int | None = WORKING_SIDE,
+) -> Detector:
     """A detector by name: mtcnn, haar, dlib, or esr-optimised, esr-standard, esr-haar (see `FirstFace`).
 
     Args:
         name: which.
         model: file that haar (cascade) and dlib (CNN) may need.
         device: where MTCNN runs.
+        longest_side: working size; the rules of the original ESR have their own.
 
     Raises:
         UserError: unknown name, or what the detector needs is not there.
     """
     makers: dict[str, Callable[[], Detector]] = {
-        "mtcnn": lambda: MTCNN(device=device),
-        "haar": lambda: Haar(model),
-        "dlib": lambda: Dlib(model),
+        "mtcnn": lambda: MTCNN(longest_side=longest_side, device=device),
+        "haar": lambda: Haar(model, longest_side),
+        "dlib": lambda: Dlib(model, longest_side),
         **{f"esr-{rule}": partial(FirstFace, rule, model) for rule in FirstFace.RULES},
     }
     if name not in makers:
