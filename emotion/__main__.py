@@ -48,7 +48,10 @@ def _predictions(command: Callable[..., argparse.ArgumentParser]) -> None:
         "A file that cannot be read is reported, the rest goes on, and the exit code is 2. Ctrl-C cuts a video short."
     )
     sub = command("analyze", "analyze:run", text, more)
-    sub.add_argument("paths", nargs="+", metavar="PATH", help="picture, video, folder (and its sub-folders) or pattern")
+    text = (
+        "picture, video, folder (and its sub-folders) or pattern; for models of voice and face videos and sound files"
+    )
+    sub.add_argument("paths", nargs="+", metavar="PATH", help=text)
     sub.add_argument("--model", default=registry.DEFAULT, metavar="NAME|FOLDER", help="default: %(default)s")
     text = "write .json, .csv and an annotated .png here; for videos an .mp4, a summary, subtitles and curves"
     sub.add_argument("-o", "--output", type=Path, metavar="DIR", help=text)

@@ -291,3 +291,27 @@ def test_the_command_reads_films_and_sound_files(
     assert len(json.loads(capsys.readouterr().out)["frames"]) == 1
     assert command.main(["analyze", str(voice), "--model", str(folder), "--export", "abaw", "-o", str(out)]) == 2
     assert "voice and face" in capsys.readouterr().err
+
+
+def test_the_command_reads_folders_of_sound_files(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    voices, out = tmp_path / "voices", tmp_path / "out"
+    (voices / "more").mkdir(parents=True)
+    sound_file(voices / "a.wav", tone(5.0))
+    sound_file(voices / "more" / "A.FLAC", tone(3.0))
+    (voices / "broken.mp3").write_bytes(b"no sound at all" * 9)
+    (voices / "empty.wav").write_bytes(b"")
+    (voices / "notes.txt").write_text("no clip")
+    (voices / "photo.png").write_bytes(b"no clip either")
+    assert command.main(["analyze", str(voices), "--model", str(folder), "-o", str(out)]) == 2
+    told = capsys.readouterr()
+    assert told.err.count("error: ") == 2 and "2 of 4" in told.err
+    assert "broken.mp3" in told.err and "empty.wav" in told.err
+    assert sorted(p.name for p in out.iterdir()) == ["A-2.csv", "A-2.json", "a.csv", "a.json"]
+    rows = (out / "a.csv").read_text().splitlines()
+    assert len(rows) == 1 + stretches.number_of(5.0, CLIP, STEP)
+    assert len((out / "A-2.csv").read_text().splitlines()) == 2
+    (tmp_path / "none").mkdir()
+    assert command.main(["analyze", str(tmp_path / "none"), "--model", str(folder)]) == 2
+    assert "no video and no sound file" in capsys.readouterr().err

@@ -7,7 +7,7 @@ import glob
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from itertools import groupby
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from emotion.cli.console import report, show, table
 from emotion.draw import overlay, panels
 from emotion.errors import UserError
 from emotion.faces.detectors import WORKING_SIDE, Detector, detector
-from emotion.media import FORMATS, VIDEO_SUFFIXES, is_video, read_image, sampling, save_image
+from emotion.media import FORMATS, SOUND_SUFFIXES, VIDEO_SUFFIXES, is_video, read_image, sampling, save_image
 from emotion.models.base import ClipInput
 from emotion.outputs import Result, Task
 from emotion.predict import FacePredictor, of_pictures
@@ -38,11 +38,11 @@ def run(args: argparse.Namespace) -> int:
     """The command. What cannot be read is reported and the rest goes on; the exit code is then 2."""
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # read_image refuses what is too large itself
     _check(args)
-    paths, errors = _expand(args.paths)
+    predictor = _predictor(args)
+    paths, errors = _expand(args.paths, isinstance(predictor, ClipPredictor))
     for error in errors:
         report(error)
     stems = {} if args.output is None else _stems(paths, args.output)
-    predictor = _predictor(args) if paths else None
     failed = len(errors)
     if isinstance(predictor, ClipPredictor):
         unreadable, stopped = clips.analyze(predictor, paths, [_printable(p.name) for p in paths], args, stems)
@@ -130,29 +130,34 @@ def _pictures(
     return failed
 
 
-def _expand(arguments: list[str]) -> tuple[list[Path], list[UserError]]:
-    """The files that the arguments stand for, each once, and what is wrong with the other arguments."""
+def _expand(arguments: list[str], clips_wanted: bool) -> tuple[list[Path], list[UserError]]:
+    """The files that the arguments stand for, each once, and what is wrong with the other arguments.
+
+    In folders that is every picture and film, or every film and sound file.
+    """
     paths: dict[Path, None] = {}
     errors = []
     for argument in arguments:
         path = Path(argument)
         if path.is_dir():
-            found = _media_below(path)
+            found = _media_below(path, VIDEO_SUFFIXES | (SOUND_SUFFIXES if clips_wanted else _picture_suffixes()))
         elif path.exists() or not glob.has_magic(argument):
             found = [path]
         else:
             found = sorted(Path(p) for p in glob.glob(argument, recursive=True) if Path(p).is_file())  # noqa: PTH207
         if not found:
-            errors.append(
-                UserError(f"no picture and no video in {argument}" if path.is_dir() else f"no file matches {argument}")
-            )
+            kinds = "video and no sound file" if clips_wanted else "picture and no video"
+            errors.append(UserError(f"no {kinds} in {argument}" if path.is_dir() else f"no file matches {argument}"))
         paths |= dict.fromkeys(found)
     return list(paths), errors
 
 
-def _media_below(folder: Path) -> list[Path]:
-    """Files with the extension of a picture or video in a folder and its sub-folders, hidden ones left out."""
-    suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in FORMATS} | VIDEO_SUFFIXES
+def _picture_suffixes() -> set[str]:
+    return {suffix for suffix, kind in Image.registered_extensions().items() if kind in FORMATS}
+
+
+def _media_below(folder: Path, suffixes: Set[str]) -> list[Path]:
+    """Files with one of these extensions in a folder and its sub-folders, hidden ones left out."""
     found = (p for p in folder.rglob("*") if p.suffix.lower() in suffixes and p.is_file())
     return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts))
 

@@ -46,6 +46,9 @@ VIDEO_SUFFIXES = frozenset((
     ".3gp", ".asf", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts",
     ".vob", ".webm", ".wmv",
 ))
+SOUND_SUFFIXES = frozenset((
+    ".aac", ".aif", ".aifc", ".aiff", ".flac", ".m4a", ".mka", ".mp3", ".oga", ".ogg", ".opus", ".wav", ".wma",
+))
 # fmt: on
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"hevx", b"mif1", b"msf1")
 _IMAGE_BRANDS = (*_HEIF_BRANDS, b"avif", b"avis", b"jp2 ", b"crx ")
@@ -147,6 +150,8 @@ def _from_path(path: Path) -> np.ndarray:
             raise UserError(f"{path.name} is larger than {MAX_BYTES / 1e6:.0f} MB; reduce the picture first")
         if is_video(path):
             raise UserError(f"{path.name} is a video, not a picture; analyse it as a video")
+        if path.suffix.lower() in SOUND_SUFFIXES:
+            raise UserError(f"{path.name} is a sound file, not a picture; a model of voice and face can read it")
         with path.open("rb") as file:
             return _from_file(file, path.name)
     except UserError:
