@@ -56,12 +56,14 @@ COMPOSED = (
 
 @dataclass(frozen=True)
 class Phase:
-    """One entry of a recipe's `stages`: epochs at a learning rate, and how often to validate."""
+    """One entry of a recipe's `stages`: epochs at a learning rate, how often to validate, and on crops of which side
+    in pixels (default: the recipe's `side`)."""
 
     epochs: int
     lr: float
     evaluate_every: int = 1
     schedule: Schedule = field(default_factory=Schedule)
+    side: int | None = None
 
 
 @dataclass(frozen=True)
@@ -99,12 +101,20 @@ class BENetTrainee:
     def stages(self) -> list[Stage]:
         """One stage per phase, all parameters at one rate."""
         return [
-            Stage(f"stage-{k + 1}", p.epochs, [(p.lr, list(self.model.parameters()))], p.schedule, p.evaluate_every)
+            Stage(
+                f"stage-{k + 1}",
+                p.epochs,
+                [(p.lr, list(self.model.parameters()))],
+                p.schedule,
+                p.evaluate_every,
+                setting=p.side or self.train.side,
+            )
             for k, p in enumerate(self.phases)
         ]
 
     def begin(self, stage: Stage) -> None:
-        """Nothing to switch."""
+        """Crops of the stage's side."""
+        self.train.side = stage.setting
 
     def batches(self, stage: Stage) -> DataLoader:
         """Shuffled batches, heads drawn per sample."""
