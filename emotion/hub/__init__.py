@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import importlib
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 
 from emotion import registry, remote
 from emotion.errors import UserError
+from emotion.hub.limits import limited
 
 SCHEMA = "emotion-checkpoint/1"
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
@@ -54,7 +56,7 @@ def model_class(method: str) -> type[nn.Module]:
     Raises:
         UserError: unknown method.
     """
-    if method not in registry.METHODS:
+    if not isinstance(method, str) or method not in registry.METHODS:
         raise UserError(f"unknown method {method!r}; known: {', '.join(registry.METHODS)}")
     module, name = registry.METHODS[method].split(":")
     return getattr(importlib.import_module(module), name)
@@ -164,14 +166,19 @@ def build(method: str, config: dict[str, Any], where: Path | str = "config") -> 
     """An untrained model from the plain form of its config.
 
     Raises:
-        UserError: unknown method, unknown, missing or ill-typed fields.
+        UserError: unknown method, unknown, missing or ill-typed fields, numbers that make no network or one larger than
+            `limits` allow.
     """
     cls = model_class(method)
     parsed = parse(cls.Config, config, f"{where}, {method} config")
+    if odd := _not_finite(dataclasses.asdict(parsed)):
+        raise UserError(f"{where}: {method} config: not finite: {', '.join(odd)}")
     try:
-        return cls(parsed)
-    except (ValueError, RuntimeError, TypeError) as error:
-        raise UserError(f"{where}: no {method} network can be built from this config: {error}") from error
+        with limited():
+            return cls(parsed)
+    except Exception as error:  # layers meet senseless numbers with any exception type
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"{where}: no {method} network can be built from this config: {reason}") from error
 
 
 def parse(cls: type, fields: Any, where: str) -> Any:
@@ -190,6 +197,14 @@ def parse(cls: type, fields: Any, where: str) -> Any:
     if unknown:
         raise UserError(f"{where}: unknown fields: {', '.join(unknown)}")
     return parsed
+
+
+def _not_finite(value: Any, name: str = "") -> list[str]:
+    """Names of the numbers in plain fields that are NaN or infinite."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return [name]
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, (list, tuple)) else ()
+    return [x for key, v in inner for x in _not_finite(v, f"{name}.{key}" if name else str(key))]
 
 
 def _unknown_keys(given: Any, known: Any, prefix: str = "") -> list[str]:

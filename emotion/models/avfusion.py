@@ -19,13 +19,14 @@ from torch import Tensor, nn
 from emotion import labels as vocab
 from emotion import uncertainty
 from emotion.hub.pretrained import Pretrained
-from emotion.models.base import ClipInput, VectorInput
-from emotion.models.efficientface import Backbone
+from emotion.models.base import ClipInput, FaceInput, VectorInput
+from emotion.models.efficientface import Backbone, check_size
 from emotion.outputs import Task
 
 FUSIONS = ("lt", "it", "ia")
 WIDTH = 128  # channels of both modalities when they are classified
 AUDIO_STAGES = ((64, 128), (256, WIDTH))  # output channels of the temporal blocks
+SOUND_LOSS = 12  # columns that the four temporal blocks take off
 VISUAL_STAGES = ((64, 64), (WIDTH, WIDTH))
 
 
@@ -56,6 +57,10 @@ class AVFusionConfig:
             raise ValueError(f"heads must divide {VISUAL_STAGES[0][1]}, not {self.heads}")
         if self.missing not in ("zeros", "noise"):
             raise ValueError(f"missing must be zeros or noise, not {self.missing!r}")
+        if self.input.audio_shape[1] <= SOUND_LOSS:
+            raise ValueError(f"sound needs more than {SOUND_LOSS} columns; take a shorter hop or a longer stretch")
+        if isinstance(self.input.visual, FaceInput):
+            check_size(self.input.visual.size)
 
 
 class Clips(NamedTuple):

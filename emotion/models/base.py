@@ -20,6 +20,15 @@ from torch import Tensor, nn
 
 from emotion.outputs import Task
 
+LARGEST_SIDE = 4096  # pixels of a crop
+LONGEST_CLIP = 60.0  # seconds
+
+
+def check_scaling(mean: tuple[float, ...], std: tuple[float, ...], count: int) -> None:
+    """Raises ValueError unless there is one mean and deviation, or one for each of `count` values."""
+    if not {len(mean), len(std)} <= {1, count} or 0 in std:
+        raise ValueError(f"mean and std need 1 or {count} values, and std none that is 0")
+
 
 @dataclass(frozen=True)
 class FaceInput:
@@ -53,6 +62,11 @@ class FaceInput:
     def __post_init__(self) -> None:
         if self.channels not in ("rgb", "bgr", "gray"):
             raise ValueError(f"channels must be rgb, bgr or gray, not {self.channels!r}")
+        if not all(1 <= side <= LARGEST_SIDE for side in self.size):
+            raise ValueError(f"crops have sides of 1 to {LARGEST_SIDE} pixels, not {self.size}")
+        if not 1 <= self.zoom <= 10:
+            raise ValueError(f"zoom must lie in 1 to 10, not {self.zoom}")
+        check_scaling(self.mean, self.std, self.depth)
 
     @property
     def depth(self) -> int:
@@ -100,6 +114,9 @@ class VectorInput:
     std: tuple[float, ...] = (1.0,)
     measured_by: str = ""
 
+    def __post_init__(self) -> None:
+        check_scaling(self.mean, self.std, len(self.names))
+
     def tensor(self, values: np.ndarray | Tensor) -> Tensor:
         """Network input float32 [..., V] from measurements [..., V]."""
         values = torch.as_tensor(values, dtype=torch.float32)
@@ -131,6 +148,11 @@ class AudioInput:
     def __post_init__(self) -> None:
         if self.resampler not in ("soxr", "kaiser"):
             raise ValueError(f"resampler must be soxr or kaiser, not {self.resampler!r}")
+        if not (1000 <= self.rate <= 384_000 and 2 <= self.window <= 65_536 and self.hop >= 1):
+            raise ValueError(f"no sound features with rate {self.rate}, window {self.window} and hop {self.hop}")
+        if not 1 <= self.coefficients <= self.bands <= 1024:
+            raise ValueError(f"{self.coefficients} coefficients of {self.bands} bands; at most as many, and 1024")
+        check_scaling(self.mean, self.std, self.coefficients)
 
     def tensor(self, features: np.ndarray | Tensor) -> Tensor:
         """Network input float32 [..., coefficients, columns] from raw coefficients of that shape."""
@@ -160,6 +182,10 @@ class ClipInput:
     def __post_init__(self) -> None:
         if self.timing not in ("time", "index"):
             raise ValueError(f"timing must be time or index, not {self.timing!r}")
+        if not (0 < self.seconds <= LONGEST_CLIP and 1 <= self.frames <= 30 * LONGEST_CLIP):
+            raise ValueError(
+                f"no clip has {self.frames} frames in {self.seconds} s; at most {LONGEST_CLIP:.0f} s, 30 each"
+            )
 
     @property
     def samples(self) -> int:

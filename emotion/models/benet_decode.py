@@ -72,6 +72,9 @@ def _taps(n: int, scale: float, shift: float, length: int) -> tuple[list[np.ndar
     return [i.clip(0, length - 1) for i in index], weight
 
 
+LONGEST_SIDE = 16_384  # pixels
+
+
 @dataclass(frozen=True)
 class SceneInput:
     """How a whole picture becomes network input.
@@ -92,6 +95,8 @@ class SceneInput:
     def __post_init__(self) -> None:
         if self.size % 32 or self.multiple % 32 or min(self.size, self.multiple) < 32:
             raise ValueError(f"size {self.size} and multiple {self.multiple} must be multiples of 32")
+        if not max(self.size, self.multiple) <= self.longest <= LONGEST_SIDE or 0 in self.std:
+            raise ValueError(f"sides of {self.size} to {self.longest}: at most {LONGEST_SIDE}; std has no zeros")
 
     def frame(self, width: int, height: int) -> Frame:
         """The frame of a picture: shorter side to `size`, picture centred, black bars at the long side's ends."""

@@ -40,8 +40,13 @@ class EfficientFaceConfig:
     labels: tuple[str, ...] = vocab.AFFECTNET[:7]
 
     def __post_init__(self) -> None:
-        if any(side % 32 for side in self.input.size):
-            raise ValueError(f"EfficientFace needs sides that are multiples of 32, not {self.input.size}")
+        check_size(self.input.size)
+
+
+def check_size(size: tuple[int, int]) -> None:
+    """Raises ValueError for sides that the trunk cannot halve five times."""
+    if any(side % 32 for side in size):
+        raise ValueError(f"EfficientFace needs sides that are multiples of 32, not {tuple(size)}")
 
 
 class LocalExtractor(nn.Module):

@@ -88,7 +88,10 @@ class EMENetConfig:
             raise ValueError(f"time_axis must be one of {', '.join(TIME_AXES)}, not {self.time_axis!r}")
         if self.audio_clock not in ("true", "faithful"):
             raise ValueError(f"audio_clock must be 'true' or 'faithful', not {self.audio_clock!r}")
-        if len(self.temperature.action_units) not in (1, len(self.action_units)):
+        heat = self.temperature
+        if min(heat.expression, *heat.action_units, heat.valence, heat.arousal) <= 0:
+            raise ValueError("temperatures must be above 0")
+        if len(heat.action_units) not in (1, len(self.action_units)):
             raise ValueError(f"temperature.action_units needs one value or {len(self.action_units)}")
         if self.voice and not self.sound:
             raise ValueError("a voice-activity head needs sound")

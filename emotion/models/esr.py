@@ -71,6 +71,17 @@ class ESRConfig:
             raise ValueError("an ESR needs at least one branch, a block in base and branch, and labels")
         if min(b.out for b in (*self.base, *self.branch)) < 1 or min(b.kernel for b in (*self.base, *self.branch)) < 1:
             raise ValueError("blocks need positive widths and kernels")
+        if min(self._sides()) < 1:
+            raise ValueError(f"faces of {self.input.size} pixels vanish in these blocks")
+
+    def _sides(self) -> list[int]:
+        """Height and width of the last feature maps."""
+        sides = list(self.input.size)
+        for block in (*self.base, *self.branch):
+            if not 0 <= block.padding <= block.kernel:
+                raise ValueError(f"padding must lie in 0 to the kernel's {block.kernel}, not {block.padding}")
+            sides = [(s + 2 * block.padding - block.kernel + 1) // (2 if block.pool else 1) for s in sides]
+        return sides
 
 
 def esr9(affect: bool = True, branches: int = 9) -> ESRConfig:

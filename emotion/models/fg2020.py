@@ -34,6 +34,8 @@ THRESHOLDS = {
     8: (0.4365209, 0.10177602, 0.2649502, 0.22586018, 0.3772219, 0.07532539, 0.07667687, 0.04306327),
 }
 
+MOST_FRAMES = 1024  # of a window
+
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
@@ -78,8 +80,8 @@ class FG2020Config:
             raise ValueError(f"tasks must be some of {', '.join(TASKS)}, in this order, not {self.tasks}")
         if len(self.thresholds) != len(self.action_units):
             raise ValueError(f"{len(self.action_units)} action units need as many thresholds")
-        if not self.members or self.frames < 0 or (self.shared_cnn and not self.frames):
-            raise ValueError("an ensemble needs members, frames >= 0, and a shared CNN only with frames")
+        if not self.members or not 0 <= self.frames <= MOST_FRAMES or (self.shared_cnn and not self.frames):
+            raise ValueError(f"an ensemble needs members, 0 to {MOST_FRAMES} frames, and a shared CNN only with frames")
 
     @property
     def outputs(self) -> dict[str, int]:

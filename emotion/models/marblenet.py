@@ -60,6 +60,10 @@ class MarbleNetConfig:
     rate: int = RATE
     samples: int = SAMPLES
 
+    def __post_init__(self) -> None:
+        if self.rate != RATE or not N_FFT <= self.samples <= 3600 * RATE:
+            raise ValueError(f"MarbleNet hears {RATE} samples per second, at least {N_FFT}, not {self.samples}")
+
 
 def mel_filters() -> Tensor:
     """Triangles [257, 64] over 0 to 8000 Hz, equally spaced on the HTK mel scale, peak 1."""
