@@ -112,8 +112,12 @@ def _batch(clips: list[Any], config: Any, meter: Any) -> tuple[np.ndarray | None
         return mfcc(clip_samples(clip.sound, config, start), config.audio)
 
     def seen(clip: Any) -> np.ndarray:
-        measured = meter is None or clip.visual.ndim == 2
-        return clip.visual if measured else meter(fitted(list(clip.visual), meter.input))
+        if clip.visual.ndim == 2:
+            return clip.visual
+        crops = fitted(list(clip.visual), config.visual if meter is None else meter.input)
+        if len(crops) != config.frames:
+            raise UserError(f"clips come with {len(crops)} pictures, the model reads {config.frames}")
+        return crops if meter is None else meter(crops)
 
     sound = None if clips[0].sound is None else np.stack([features(clip) for clip in clips])
     return sound, None if clips[0].visual is None else np.stack([seen(clip) for clip in clips])

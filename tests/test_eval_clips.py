@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from emotion import hub
-from emotion.datasets import Samples, ravdess
+from emotion import hub, registry
+from emotion.datasets import Samples, ferplus, ravdess
 from emotion.errors import UserError
 from emotion.labels import RAVDESS
+from emotion.measures import FaceMeter
 from emotion.models.avfusion import CONDITIONS, AVFusion, AVFusionConfig
 from emotion.models.base import ClipInput, VectorInput
 from eval import clips, predictions, results
@@ -145,3 +146,19 @@ def test_clips_are_scored_per_condition() -> None:
     assert other.metrics["accuracy"] == found.metrics["accuracy"] and other.confusion == found.confusion
     with pytest.raises(UserError, match="only of valence_arousal"):
         clips.score(Predictions(ids, {}, {"valence_arousal": p["both"]}), samples)
+
+
+def test_borrowed_faces_are_measured(data: Path, tmp_path: Path, capsys) -> None:
+    ferplus.fake(data / "ferplus")
+    meter = FaceMeter(registry.DEFAULT)
+    seen = VectorInput(meter.names, measured_by=registry.DEFAULT)
+    for frames in (4, 2):
+        model = AVFusion(AVFusionConfig(input=ClipInput(visual=seen, frames=frames), fusion="it"))
+        hub.save(model, "avfusion", tmp_path / "model", hub.Card("avfusion.seen", "MIT", True), "# Seen\n")
+        given = ["--dataset", "ravdess", "--data", str(data), "--option", "visual=borrowed", "--quiet"]
+        code = main(["run", "--model", str(tmp_path / "model"), *given, "--out", str(tmp_path / f"out{frames}")])
+        assert code == (0 if frames == 4 else 2)
+    assert "4 pictures, the model reads 2" in capsys.readouterr().err
+    result = results.read(tmp_path / "out4" / "avfusion.seen--ravdess--test_visual_borrowed.json")
+    assert {f"accuracy{'' if c == 'both' else ' ' + c}" for c in CONDITIONS} <= set(result.tasks["audiovisual"].metrics)
+    assert "different persons" in result.data.protocol

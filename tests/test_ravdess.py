@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from emotion.datasets import clips, ravdess
+from emotion.datasets import borrowed, clips, ferplus, ravdess
 from emotion.errors import UserError
 from emotion.labels import RAVDESS
 from emotion.models.base import ClipInput, FaceInput, VectorInput
@@ -271,3 +271,23 @@ def test_action_units_relative_to_the_actor(tmp_path: Path) -> None:
     np.testing.assert_allclose(values.mean(axis=0), 0, atol=1e-5)
     np.testing.assert_allclose(values.std(axis=0), 1, atol=1e-5)
     assert "relative" in samples.protocol and len(table) == 24
+
+
+def test_borrowed_faces(tmp_path: Path) -> None:
+    root = ravdess.fake(tmp_path / "ravdess", size=32, frames=2)
+    with pytest.raises(UserError, match="ferplus"):
+        ravdess.load(root, "test", visual="borrowed")
+    lenders = ferplus.load(ferplus.fake(root / "ferplus"), "valid")
+    found = ravdess.load(root, "test", visual="borrowed", frames=3)
+    assert "different persons" in found.protocol and "neutral ones for calm" in found.protocol
+    own = {label: [] for label in lenders.labels["expression"]}
+    for i, k in enumerate(lenders.classes()):
+        own[lenders.labels["expression"][k]].append(lenders.picture(i))
+    for i, k in enumerate(found.classes()):
+        clip = found.picture(i)
+        label = "neutral" if RAVDESS[k] == "calm" else RAVDESS[k]
+        assert clip.sound is not None and clip.visual.shape == (3, 48, 48, 3)
+        assert all(any((face[..., 0] == one).all() for one in own[label]) for face in clip.visual)
+        np.testing.assert_array_equal(clip.visual, found.picture(i).visual)
+    with pytest.raises(UserError, match="shows calm"):
+        borrowed.pools([lenders], RAVDESS, {}, limited=False)

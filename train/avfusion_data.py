@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from emotion.datasets import Samples
+from emotion.datasets.borrowed import pools
 from emotion.datasets.clips import Clip, middle
 from emotion.errors import UserError
 from emotion.faces import fit_picture
@@ -87,7 +88,7 @@ class Vary:
 
 
 class BorrowedFaces:
-    """Faces of other people with a clip's expression, for sets of voices that come without films.
+    """Faces of other people with a clip's expression, see `emotion.datasets.borrowed`.
 
     Args:
         parts: labelled face crops.
@@ -100,8 +101,6 @@ class BorrowedFaces:
         UserError: no picture shows one of the expressions.
     """
 
-    MEASURED = 500  # faces of every expression, where they are measured
-
     def __init__(
         self,
         parts: Sequence[Samples],
@@ -111,21 +110,12 @@ class BorrowedFaces:
         measure: Callable[[np.ndarray], np.ndarray] | None = None,
     ) -> None:
         self.face = replace(face, channels="rgb")  # crops are RGB until the network's input is made
-        by_label: dict[str, list[tuple[Samples, int]]] = {}
-        for part in parts:
-            for i, k in enumerate(part.classes()):
-                by_label.setdefault(part.labels["expression"][k] if k >= 0 else "", []).append((part, i))
-        wanted = [stand_ins.get(label, label) for label in labels]
-        lacking = [label for label, name in zip(labels, wanted) if name not in by_label]
-        if lacking:
-            raise UserError(f"no borrowed face shows {', '.join(lacking)}; name a stand-in (borrow: {{calm: neutral}})")
-        pools = {name: by_label[name] for name in wanted}
+        lent = pools(parts, labels, stand_ins, limited=measure is not None)
         self.measured: dict[str, np.ndarray] = {}
         if measure is not None:
-            draw = random.Random(0)
-            some = {name: draw.sample(pool, min(len(pool), self.MEASURED)) for name, pool in pools.items()}
-            self.measured = {name: measure(np.stack([self._crop(*f) for f in pool])) for name, pool in some.items()}
-        self.pools = [self.measured.get(name, pools[name]) for name in wanted]
+            by_name = {stand_ins.get(label, label): pool for label, pool in lent.items()}
+            self.measured = {name: measure(np.stack([self._crop(*f) for f in pool])) for name, pool in by_name.items()}
+        self.pools = [self.measured.get(stand_ins.get(label, label), pool) for label, pool in lent.items()]
 
     def _crop(self, part: Samples, i: int) -> np.ndarray:
         return fit_picture(part.picture(i), self.face)

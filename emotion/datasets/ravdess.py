@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from emotion.datasets import Samples, clips
+from emotion.datasets import Samples, borrowed, clips, ferplus
 from emotion.datasets.clips import Entry, Recording, Source
 from emotion.errors import UserError
 from emotion.labels import RAVDESS
@@ -34,6 +34,8 @@ AUDIO_ONLY, SPEECH = 3, 1
 PUBLISHED = {"test": (5, 10, 16, 19), "valid": (11, 13, 18, 22)}
 # Test actors of Luna-Jimenez et al., Sensors 21(22) 7665, 2021.
 FIVE_FOLDS = ((2, 5, 14, 15, 16), (3, 6, 7, 13, 18), (10, 11, 12, 19, 20), (8, 17, 21, 23, 24), (1, 4, 9, 22))
+VISUALS = ("faces", "action_units", "none", "borrowed")
+FACES = "ferplus"  # folder of the faces that are borrowed
 SCHEMES = ("published", "five", "folds")
 
 
@@ -85,13 +87,16 @@ def load(
     folds: int = 4,
     seed: int = 0,
     relative: bool = False,
+    frames: int = 4,
 ) -> Samples:
     """The speech clips of one split.
 
     Args:
         root: folder (or zip archive) in one of the layouts above.
         split: "train", "valid" or "test"; no two share an actor.
-        visual: "faces", "action_units" (one measurement per clip), or "none".
+        visual: "faces", "action_units" (one measurement per clip), "none", or "borrowed": `frames` still faces of
+            other people with the clip's expression (neutral ones for calm), from the validation set of FER+, which
+            lies in or is linked as `root`/ferplus.
         scheme: "published" (behind the original's checkpoints), "five" (folds of Luna-Jimenez et al.) or "folds".
         fold: of the last two: its actors test, the next fold's validate.
         folds, seed: of "folds": how many, and how actors are dealt out.
@@ -108,8 +113,8 @@ def load(
     root = Path(root)
     if split not in clips.SPLITS:
         raise UserError(f"RAVDESS has the splits {', '.join(clips.SPLITS)}, not {split!r}")
-    if visual not in ("faces", "action_units", "none"):
-        raise UserError(f"visual must be faces, action_units or none, not {visual!r}")
+    if visual not in VISUALS:
+        raise UserError(f"visual must be one of {', '.join(VISUALS)}, not {visual!r}")
     entries = _entries(root)
     if visual == "action_units":
         table = action_units(root)[1]
@@ -118,8 +123,11 @@ def load(
     chosen = split_actors({int(e.speaker) for e in entries}, scheme, fold, folds, seed)[split]
     entries = [e for e in entries if int(e.speaker) in chosen]
     which = scheme if scheme == "published" else f"{scheme}, fold {fold}"
-    visual_name = f"{visual} relative to the actor's" if relative else visual
-    protocol = f"{visual_name}, {which} (actors {' '.join(map(str, sorted(chosen)))})"
+    what = f"{visual} relative to the actor's" if relative else visual
+    if visual == "borrowed":
+        entries = borrowed.lend(entries, ferplus.load(root / FACES, "valid", protocol="majority"), RAVDESS, frames)
+        what = "voice and face are different persons: faces borrowed from FER+, neutral ones for calm"
+    protocol = f"{what}, {which} (actors {' '.join(map(str, sorted(chosen)))})"
     return clips.samples(entries, "ravdess", split, RAVDESS, visual != "none", protocol)
 
 
