@@ -1,5 +1,6 @@
 """The page in a real browser, its API, and that nothing leaves the machine."""
 
+import base64
 import csv
 import json
 import subprocess
@@ -50,8 +51,9 @@ def open_page(chromium, address):
     """Opens sessions; fails the test if one of them had an error or asked for anything outside this machine."""
     problems, opened = [], []
 
-    def open_one(query=""):
-        opened.append(web.open_page(chromium, address, problems, query, viewport={"width": 1280, "height": 1000}))
+    def open_one(query="", **context):
+        size = {"width": 1280, "height": 1000}
+        opened.append(web.open_page(chromium, address, problems, query, viewport=size, **context))
         return opened[-1]
 
     yield open_one
@@ -79,6 +81,11 @@ def pictures(tmp_path_factory):
 
 def upload(page, file):
     page.set_input_files("#em-picture input[type=file]", file)
+
+
+# Put a PNG file, given as base64, into the clipboard.
+COPY = """text => navigator.clipboard.write([new ClipboardItem({'image/png':
+    new Blob([Uint8Array.from(atob(text), c => c.charCodeAt(0))], { type: 'image/png' })})])"""
 
 
 def heading(page):
@@ -125,6 +132,17 @@ def test_a_photo_gives_faces_and_a_click_or_a_key_gives_details(open_page, pictu
     page.keyboard.press("Tab")  # Gradio gives every radio button a name of its own: arrows do not move between them
     page.keyboard.press("Space")
     expect_heading(page, "Face 2 of 2")
+
+
+@pytest.mark.parametrize("way", ["button", "keys"])
+def test_a_picture_can_be_pasted(open_page, pictures, way):
+    page = open_page(permissions=["clipboard-read", "clipboard-write"])
+    page.evaluate(COPY, base64.b64encode(pictures["two"].read_bytes()).decode())
+    if way == "keys":
+        page.keyboard.press("Control+v")
+    else:
+        page.click("#em-picture button[aria-label='Paste from clipboard']")
+    assert heading(page) == "Face 1 of 2"
 
 
 def test_the_readout_names_every_class_and_shows_where_each_branch_looked(open_page, pictures):

@@ -78,5 +78,4 @@ def test_a_snapshot_is_read_as_a_picture(folder, tmp_path):
         page.click("#em-picture button[aria-label='capture photo']")
         page.wait_for_selector("#em-details p:has-text('Face 1 of 2')")
         page.context.close()
-    errors = [p for p in problems if not p.startswith("console: ")]  # after a snapshot gradio logs a 404 of its own
-    assert errors == []
+    assert problems == []

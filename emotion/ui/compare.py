@@ -158,17 +158,18 @@ class CompareTab:
             self.table, self.details,
         ]  # fmt: skip
         work = {"outputs": outputs, "show_progress": "hidden", "api_visibility": "private", "concurrency_id": "compare"}
-        self.picture.input(self.analyse, [self.picture, self.names], **work)
-        self.names.input(self.reread, [self.picture, self.names], trigger_mode="always_last", **work)
+        newest = work | {"trigger_mode": "always_last"}  # what is chosen meanwhile is not lost
+        self.picture.upload(self.analyse, [self.picture, self.names], **newest)
+        self.names.input(self.analyse, [self.picture, self.names], **newest)
         self.examples.click(self.example, self.names, **work)
-        self.faces.input(self.choose, [self.found, self.faces], **work)
+        self.faces.input(self.choose, [self.found, self.faces], **newest)
         self.hero.select(self.click, self.found, **work)
         self.again.click(self.reset, None, **work | {"concurrency_id": "reset"})
 
     def analyse(self, path: str | None, names: list[str]) -> Iterator[dict[Any, Any]]:
         """Let the models read a file and show what they say, or why not."""
         if path is None:
-            yield self.reset()
+            yield {self.message: gr.skip()}  # one may be on its way
             return
         try:
             for step in read(self.models, path, names):
@@ -178,10 +179,6 @@ class CompareTab:
         except Exception:
             yield self._cleared(pieces.error("an error in this program; the server's log has the details"))
             raise
-
-    def reread(self, path: str | None, names: list[str]) -> Iterator[dict[Any, Any]]:
-        """Let other models read the picture; without one nothing changes, as one may be on its way."""
-        yield from self.analyse(path, names) if path else [{self.message: gr.skip()}]
 
     def example(self, names: list[str], event: gr.EventData) -> Iterator[dict[Any, Any]]:
         """Let the models read an example."""
@@ -193,13 +190,14 @@ class CompareTab:
         """Show the models' readings of face `n`."""
         if found is None:
             return self._cleared(pieces.error("this result has been deleted from the server; choose the picture again"))
-        return {self.hero: gr.Image(_drawn(found, n)), self.faces: n, self.details: columns(found, n)}
+        return {self.hero: gr.Image(_drawn(found, n)), self.details: columns(found, n)}
 
     def click(self, found: Comparison | None, event: gr.SelectData) -> dict[Any, Any]:
         """Show the readings of the face that was clicked in the picture."""
         if found is not None and not len(found.results[0]):
             return {self.found: found}
-        return self.choose(found, 0 if found is None else image.face_at(found.results[0], found.picture, *event.index))
+        n = 0 if found is None else image.face_at(found.results[0], found.picture, *event.index)
+        return {self.faces: n} | self.choose(found, n)
 
     def _shown(self, found: Comparison) -> dict[Any, Any]:
         count = len(found.results[0])

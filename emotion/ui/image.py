@@ -147,17 +147,18 @@ class ImageTab:
         ]  # fmt: skip
         # One at a time: explanations listen to the network while it runs, and must not hear another session's face.
         work = {"outputs": outputs, "show_progress": "hidden", "api_visibility": "private", "concurrency_id": "model"}
-        self.picture.input(self.analyse, [self.picture, model], **work)
-        model.change(self.reread, [self.picture, model], **work)
+        newest = work | {"trigger_mode": "always_last"}  # what is chosen meanwhile is not lost
+        self.picture.upload(self.analyse, [self.picture, model], **newest)
+        model.change(self.analyse, [self.picture, model], **newest)
         self.examples.click(self.example, model, **work)
-        self.faces.input(self.choose, [self.view, self.faces], **work)
+        self.faces.input(self.choose, [self.view, self.faces], **newest)
         self.hero.select(self.click, self.view, **work)
         self.again.click(self.reset, None, **work | {"concurrency_id": "reset"})
 
     def analyse(self, path: str | None, model: str) -> Iterator[dict[Any, Any]]:
         """Run the model on a file and show what it found, or why not."""
         if path is None:
-            yield self.reset()
+            yield {self.message: gr.skip()}  # one may be on its way
             return
         try:
             for step in look(self.models, path, model):
@@ -167,10 +168,6 @@ class ImageTab:
         except Exception:
             yield self._failed("an error in this program; the server's log has the details")
             raise
-
-    def reread(self, path: str | None, model: str) -> Iterator[dict[Any, Any]]:
-        """Run another model on the picture; without one nothing changes, as one may be on its way."""
-        yield from self.analyse(path, model) if path else [{self.message: gr.skip()}]
 
     def example(self, model: str, event: gr.EventData) -> Iterator[dict[Any, Any]]:
         """Run the model on an example."""
@@ -184,13 +181,14 @@ class ImageTab:
             return self._failed("this result has been deleted from the server; choose the picture again")
         # As an update, not a bare value: only then gradio remembers to delete the file that it makes of it.
         drawn = gr.Image(draw.overlay(view.picture, view.result, selected=n))
-        return {self.hero: drawn, self.faces: n, self.details: details(self.models, view, n)}
+        return {self.hero: drawn, self.details: details(self.models, view, n)}
 
     def click(self, view: View | None, event: gr.SelectData) -> dict[Any, Any]:
         """Show the details of the face that was clicked in the picture."""
         if view is not None and not len(view.result):
             return {self.view: view}
-        return self.choose(view, 0 if view is None else face_at(view.result, view.picture, *event.index))
+        n = 0 if view is None else face_at(view.result, view.picture, *event.index)
+        return {self.faces: n} | self.choose(view, n)
 
     def reset(self, message: str = EMPTY) -> dict[Any, Any]:
         """Back to the beginning."""

@@ -38,7 +38,20 @@ TABS = (
 )
 MAX_UPLOAD = "200mb"
 # Tab and model are written into the address, once it has been read: the first tab reports itself before that.
-READY = "() => { window.emReady = true; }"
+READY = """() => {
+    window.emReady = true;
+    // A picture in the clipboard: Gradio has a button for it, which only works over https and on this machine itself.
+    document.addEventListener('paste', event => {
+        const picture = [...event.clipboardData.files].find(file => file.type.startsWith('image/'));
+        const inputs = document.querySelectorAll('input[type=file][accept^=image]');
+        const input = [...inputs].find(input => input.parentElement.checkVisibility());
+        if (!picture || !input) return;
+        const files = new DataTransfer();
+        files.items.add(picture);
+        input.files = files.files;
+        input.dispatchEvent(new Event('change', { bubbles: true }));
+    });
+}"""
 IN_URL = """(model) => {{
     const tab = '{tab}' || new URL(location).searchParams.get('tab');
     if ('{tab}') document.getElementById('em-header').classList.toggle('em-no-model', !{face});

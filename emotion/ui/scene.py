@@ -110,23 +110,25 @@ class SceneTab:
         ]  # fmt: skip
         quiet = {"show_progress": "hidden", "api_visibility": "private"}
         work = quiet | {"outputs": outputs, "concurrency_id": "model"}
-        self.picture.input(self.analyse, [self.picture, self.model], **work)
-        self.model.change(self.reread, [self.picture, self.model], **work)
+        newest = {"trigger_mode": "always_last"}  # what is chosen meanwhile is not lost
+        self.picture.upload(self.analyse, [self.picture, self.model], **work, **newest)
+        self.model.change(self.analyse, [self.picture, self.model], **work, **newest)
         self.examples.click(self.example, self.model, **work)
         self.again.click(self.reset, None, **quiet, outputs=outputs)
         some = quiet | {"outputs": [self.people, self.details, self.message]}
-        chosen = self.people.input(self.choose, [self.view, self.people, self.shown], **some)
+        chosen = self.people.input(self.choose, [self.view, self.people, self.shown], **some, **newest)
         clicked = self.hero.click(self.click, [self.view, self.shown], **some)
         for event in (chosen, clicked):
             event.then(None, self.people, js=person.EMPHASISE)
-        self.shown.input(self.redraw, [self.view, self.people, self.shown], [self.hero, self.details], **quiet).then(
+        redrawn = [self.hero, self.details]
+        self.shown.input(self.redraw, [self.view, self.people, self.shown], redrawn, **quiet, **newest).then(
             None, self.people, js=person.EMPHASISE
         )
 
     def analyse(self, path: str | None, model: str) -> Iterator[dict[Any, Any]]:
         """Run the model on a file and show what it found, or why not."""
         if path is None:
-            yield self.reset()
+            yield {self.message: gr.skip()}  # one may be on its way
             return
         try:
             for step in look(self.models, path, model):
@@ -136,10 +138,6 @@ class SceneTab:
         except Exception:
             yield self._failed("an error in this program; the server's log has the details")
             raise
-
-    def reread(self, path: str | None, model: str) -> Iterator[dict[Any, Any]]:
-        """Run another model on the picture; without one nothing changes, as one may be on its way."""
-        yield from self.analyse(path, model) if path else [{self.message: gr.skip()}]
 
     def example(self, model: str, event: gr.EventData) -> Iterator[dict[Any, Any]]:
         """Run the model on an example."""
@@ -153,11 +151,12 @@ class SceneTab:
             return self._say(pieces.error("this result has been deleted from the server; choose the picture again"))
         if n is None or not 0 <= n < len(view.result):
             return {self.people: gr.skip()}
-        return {self.people: n, self.details: person.readout(view.result, n, shown)}
+        return {self.details: person.readout(view.result, n, shown)}
 
     def click(self, view: View | None, shown: list[str], event: gr.EventData) -> dict[Any, Any]:
         """Show the details of the person who was clicked in the picture."""
-        return self.choose(view, int(event.person), shown)
+        n = int(event.person)
+        return {self.people: n} | self.choose(view, n, shown)
 
     def redraw(self, view: View | None, n: int | None, shown: list[str]) -> tuple[Any, Any]:
         """Show the chosen emotions only."""
