@@ -124,6 +124,24 @@ def test_grey_scenes_take_grey_faces(parts) -> None:
         assert all((np.ptp(s.picture, axis=2) == 0).all() for s in samples) == (share == 1)
 
 
+def test_walls_of_portraits_are_labelled_completely(parts) -> None:
+    figures, empty = parts
+    composer = compose.Composer(figures, [empty], [faces()], 1, compose.Arrangement(side=160, portraits=1))
+    counts = []
+    for seed in range(12):
+        sample = composer.sample(0, np.random.default_rng(seed))
+        counts.append(len(sample.boxes))
+        assert sample.known.all() and (sample.labels.any(axis=1) == np.isfinite(sample.affect[:, 0])).all()
+        assert (augment.areas(sample.boxes) > 0).all() and not len(sample.ignore)
+        h, w = sample.picture.shape[:2]
+        assert (sample.boxes >= 0).all() and (sample.boxes[:, 2:] <= [w, h]).all()
+        overlap = [augment.intersections(a, sample.boxes[:i]).any() for i, a in enumerate(sample.boxes)]
+        assert not any(overlap)
+    assert min(counts) < 3 and max(counts) > 15
+    assert not np.array_equal(counts, [len(composer.arranged(portraits=0.0).sample(0, np.random.default_rng(s)).boxes)
+                                       for s in range(12)])  # fmt: skip
+
+
 def test_boxes_surround_the_bright_figures(parts) -> None:
     """Figures of the synthetic set are brighter than any ground: a lone one's box is where the bright pixels are."""
     figures, empty = parts
@@ -284,7 +302,7 @@ def test_batch_without_any_target_still_trains() -> None:
     dataset = data.SceneData([source], TINY, {"det+bu": 1.0})
     phases = [training.Phase(1, 0.1), training.Phase(1, 0.1, side=96)]
     trainee = training.BENetTrainee(BENet(TINY), dataset, [], phases, batch=1)
-    for stage, side in zip(trainee.stages(), (64, 96)):
+    for stage, side in zip(trainee.stages(), (64, 96), strict=True):
         trainee.begin(stage)
         batch = next(iter(trainee.batches(stage)))
         loss = trainee.loss(trainee.model, batch, stage)
@@ -324,14 +342,16 @@ def test_a_small_run_writes_a_checkpoint_and_learns(tmp_path, capsys) -> None:
         "input": {"size": 64}, "width": 4, "stem": 4, "modules": [1, 1, 1], "blocks": 1, "bottlenecks": 1,
         "heads": ["det", "bu"], "labels": list(compose.LABELS), "affect": ["valence", "arousal"],
     }  # fmt: skip
-    table["stages"] = [{"epochs": 2, "lr": 0.002}]
+    table["stages"] = [{"epochs": 1, "lr": 0.002}, {"epochs": 1, "lr": 0.002, "side": 96, "portraits": 0.5}]
     table["settings"] |= {"precision": "no", "compile": False}
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml.safe_dump(table))
     assert command.main([str(path), "--smoke", "--out", str(tmp_path / "run")]) == 0
     model = hub.load(tmp_path / "run/benet_small.scenes")
     assert isinstance(model, BENet) and len(model.config.thresholds) == len(compose.LABELS)
-    assert model.card.metrics.keys() >= {"composed/seed 0/mAP", "coco_person/val/AP"}
+    assert model.card.metrics.keys() >= {
+        "composed/seed 0/mAP", "portraits/seed 0/mAP", "coco_person/val/AP"
+    }  # fmt: skip
     card = (tmp_path / "run/benet_small.scenes/README.md").read_text()
     assert "Pleasure a valence of at least 0.3" in card
     capsys.readouterr()

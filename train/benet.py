@@ -37,6 +37,7 @@ from train.compose import EXCITED, LABELS, PLEASED, Arrangement, Composer, froze
 from train.loop import Schedule, Stage
 from train.recipe import Recipe, parse, samples
 
+SYNTHETIC = ("composed", "portraits")  # validation sets of composed scenes
 PRIOR = -3.0  # the logit of 0.05
 PRESETS = {"benet": benet, "small": benet_small}
 
@@ -56,14 +57,17 @@ COMPOSED = (
 
 @dataclass(frozen=True)
 class Phase:
-    """One entry of a recipe's `stages`: epochs at a learning rate, how often to validate, and on crops of which side
-    in pixels (default: the recipe's `side`)."""
+    """One entry of a recipe's `stages`: epochs at a learning rate, and how often to validate.
+
+    `side` of crops in pixels and the share of `portraits` among composed scenes default to the recipe's.
+    """
 
     epochs: int
     lr: float
     evaluate_every: int = 1
     schedule: Schedule = field(default_factory=Schedule)
     side: int | None = None
+    portraits: float | None = None
 
 
 @dataclass(frozen=True)
@@ -96,25 +100,23 @@ class BENetTrainee:
         workers: int = 0,
     ) -> None:
         self.model, self.train, self.valid, self.phases = model, train, valid, phases
-        self.batch, self.workers = batch, workers
+        self.batch, self.workers, self.side = batch, workers, train.side
 
     def stages(self) -> list[Stage]:
         """One stage per phase, all parameters at one rate."""
         return [
-            Stage(
-                f"stage-{k + 1}",
-                p.epochs,
-                [(p.lr, list(self.model.parameters()))],
-                p.schedule,
-                p.evaluate_every,
-                setting=p.side or self.train.side,
-            )
+            Stage(f"stage-{k + 1}", p.epochs, [(p.lr, list(self.model.parameters()))], p.schedule, p.evaluate_every, p)
             for k, p in enumerate(self.phases)
         ]
 
     def begin(self, stage: Stage) -> None:
-        """Crops of the stage's side."""
-        self.train.side = stage.setting
+        """The stage's crops and composed scenes."""
+        phase: Phase = stage.setting
+        self.train.side = phase.side or self.side
+        if phase.portraits is not None:
+            for source in self.train.sources:
+                if isinstance(source, Composer):
+                    source.how = replace(source.how, portraits=phase.portraits)
 
     def batches(self, stage: Stage) -> DataLoader:
         """Shuffled batches, heads drawn per sample."""
@@ -226,7 +228,7 @@ def calibrate(model: BENet, data: list[Scenes]) -> None:
     """
     rows, pairs = [], []
     for part in data:
-        if "det" in model.config.heads and part.dataset != "composed":
+        if "det" in model.config.heads and part.dataset not in SYNTHETIC:
             scenes, outputs = _read(model, part)
             pairs += [_complete(s, d) for s, d in zip(scenes, outputs.detections)]
         if part.vocabulary == model.config.labels:
@@ -266,7 +268,7 @@ def build(recipe: Recipe, folders: dict[str, Path], init: str | None) -> BENetTr
     if "compose" in rest:
         composed, judged = _composed(recipe, folders, dict(rest.pop("compose")), model, weak, reader)
         sources.append(composed)
-        valid.append(judged)
+        valid += judged
     how = parse(Variation, rest.pop("variation", {}), "variation")
     data = SceneData(sources, model.config, rest.pop("heads"), how, side=rest.pop("side", None))
     phases = [parse(Phase, p, f"stage {k + 1}") for k, p in enumerate(rest.pop("stages"))]
@@ -302,8 +304,8 @@ def _composed(
     model: BENet,
     weak: Weak | None,
     reader: FacePredictor | None,
-) -> tuple[Composer, Scenes]:
-    """The composer of training scenes, and fixed scenes from held-back figures and faces."""
+) -> tuple[Composer, list[Scenes]]:
+    """The composer of training scenes, and fixed scenes from held-back figures and faces: of people, of portraits."""
     if model.config.labels != LABELS:
         raise UserError(f"composed scenes have the emotions {', '.join(LABELS)}; the model's must be the same")
     count, length = table.pop("valid"), table.pop("length")
@@ -318,7 +320,10 @@ def _composed(
                 f if "valence_arousal" in f.targets else _read_affect(f, weak.per_expression, reader) for f in faces
             ]
         made.append(Composer(figures, samples(recipe, f"backgrounds{end}", folders), faces, length, how))
-    return made[0], frozen(made[1], count, recipe.settings.seed)
+    held_back = {"composed": made[1].arranged(portraits=0.0)}
+    if any(p.get("portraits", how.portraits) for p in recipe.rest["stages"]):
+        held_back["portraits"] = made[1].arranged(portraits=1.0)
+    return made[0], [frozen(c, count, recipe.settings.seed, name) for name, c in held_back.items()]
 
 
 def _read_affect(faces: Samples, limit: int, reader: FacePredictor) -> Samples:
@@ -386,6 +391,6 @@ def report(trainee: BENetTrainee, recipe: Recipe, command: str) -> tuple[hub.Car
     )
     card = hub.Card(recipe.name, recipe.licence, recipe.commercial, trained_on, figures, "trained by this project")
     limits = ANNOTATED
-    if any(d.dataset == "composed" for d in trainee.valid):
+    if any(d.dataset in SYNTHETIC for d in trainee.valid):
         limits = COMPOSED.format(weak=recipe.rest.get("weak", {}).get("model", "none"))
     return card, figures_of.card_text(card, recipe, model, command, lines, limits, unit="picture")

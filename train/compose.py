@@ -1,14 +1,17 @@
 """Scenes with complete labels, composed without end: figures and faces pasted onto pictures without people.
 
+Some are walls of portraits, as in a video call: many large faces, each in the middle of its person's box.
+
 Every person's visible extent is known exactly, and with the faces' expression, valence and arousal also some emotions.
 Categories that such faces cannot carry are not part of `LABELS`: a model trained on composed scenes does not have them.
 """
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -31,6 +34,7 @@ PLEASED = 0.3  # valence from which on a face counts as Pleasure
 EXCITED = 0.5  # arousal from which on a pleased face counts as Excitement
 LABELS = ("Anger", "Aversion", "Excitement", "Fear", "Happiness", "Pleasure", "Sadness", "Surprise")
 
+WALL = (1, 5)  # fewest and most portraits along the shorter side of a wall
 HEAD = 1 / 7.5  # of a standing figure's height
 LEGIBLE = 20  # pixels of a face's side below which its expression cannot be asked for
 VISIBLE = 0.2  # share of a figure that must be visible for it to be a person to find; less is ignored
@@ -58,6 +62,7 @@ class Arrangement:
         faces: share of figures that get a face; the others keep their own.
         grey: share of scenes without colour, whose faces come from grey sets.
         things: mean number of pasted shapes of figures that show no person, so that pasting itself gives nothing away.
+        portraits: share of scenes that are walls of portraits.
     """
 
     side: int = 320
@@ -69,6 +74,7 @@ class Arrangement:
     faces: float = 0.7
     grey: float = 0.0
     things: float = 0.0
+    portraits: float = 0.0
 
 
 Truth = tuple[np.ndarray, np.ndarray]  # emotions [K] 0 or 1; valence, arousal, dominance in [0, 1], NaN where unknown
@@ -122,6 +128,12 @@ class Composer:
         self.faces = [_Balanced([d for d, g in zip(faces, grey) if g == without]) for without in (False, True)]
         self._cutouts: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
+    def arranged(self, **changes: object) -> Composer:
+        """The same parts, arranged differently: fields of `Arrangement`."""
+        other = copy.copy(self)
+        other.how = replace(self.how, **changes)
+        return other
+
     def __len__(self) -> int:
         return self.length
 
@@ -129,6 +141,8 @@ class Composer:
         """A new scene; `index` does not matter."""
         canvas = self._background(rng)
         grey = bool(rng.random() < self.how.grey)
+        if rng.random() < self.how.portraits and len(self.faces[grey]):
+            return self._wall(canvas, grey, rng)
         count = 0 if rng.random() < self.how.empty else 1 + min(int(rng.exponential(2.5)), self.how.crowd - 1)
         things = int(rng.poisson(self.how.things)) if self.how.things else 0
         heights = np.exp(rng.uniform(*np.log(self.how.height), count + things))
@@ -138,6 +152,31 @@ class Composer:
         if grey:
             canvas[:] = canvas.mean(axis=2, keepdims=True)
         return self._sample(canvas, pasted)
+
+    def _wall(self, canvas: np.ndarray, grey: bool, rng: np.random.Generator) -> Sample:
+        """Portraits side by side, one in ten missing."""
+        cell = min(canvas.shape[:2]) // int(rng.integers(WALL[0], WALL[1] + 1))
+        boxes, truths = [], []
+        for top, left in np.ndindex(canvas.shape[0] // cell, canvas.shape[1] // cell):
+            if rng.random() < 0.1:
+                continue
+            side = int(cell * rng.uniform(0.75, 1))
+            y, x = top * cell + int(rng.integers(cell - side + 1)), left * cell + int(rng.integers(cell - side + 1))
+            picture, truth = self.faces[grey].draw(rng)
+            how = cv2.INTER_AREA if side < len(picture) else cv2.INTER_LINEAR
+            face = cv2.resize(picture, (side, side), interpolation=how)[:, :: rng.choice([-1, 1])]
+            canvas[y : y + side, x : x + side] = (face * rng.uniform(0.85, 1.1)).clip(0, 255)
+            boxes.append([x, y, x + side, y + side])
+            truths.append(truth)
+        if grey:
+            canvas[:] = canvas.mean(axis=2, keepdims=True)
+        return Sample(
+            picture=canvas.round().astype(np.uint8),
+            boxes=np.array(boxes, float).reshape(-1, 4),
+            labels=np.array([labels for labels, _ in truths], np.float32).reshape(-1, len(LABELS)),
+            affect=np.array([affect for _, affect in truths], np.float32).reshape(-1, 3),
+            known=np.ones(len(boxes), bool),
+        )
 
     def _background(self, rng: np.random.Generator) -> np.ndarray:
         """A random part of a random empty picture, float32 [H, W, 3]."""
@@ -319,12 +358,12 @@ def _legible(face: tuple[int, int, int, int], visible: np.ndarray) -> bool:
     return x1 - x0 >= LEGIBLE and middle.sum() >= 0.7 * (x1 - x0 - 2 * quarter) ** 2
 
 
-def frozen(composer: Composer, count: int, seed: int = 0) -> Scenes:
+def frozen(composer: Composer, count: int, seed: int = 0, name: str = "composed") -> Scenes:
     """`count` composed scenes that stay the same, for validation."""
     samples = [composer.sample(k, np.random.default_rng([seed, k])) for k in range(count)]
     notices: list[str] = []
-    scenes = tuple(_scene(f"composed_{k}", s, notices) for k, s in enumerate(samples))
-    return Scenes("composed", f"seed {seed}", scenes, LABELS, lambda i: samples[i].picture, notices=tuple(notices))
+    scenes = tuple(_scene(f"{name}_{k}", s, notices) for k, s in enumerate(samples))
+    return Scenes(name, f"seed {seed}", scenes, LABELS, lambda i: samples[i].picture, notices=tuple(notices))
 
 
 def _scene(name: str, s: Sample, notices: list[str]) -> Scene:
