@@ -1,6 +1,8 @@
 """The Video tab in a real browser, and its API."""
 
+import base64
 import csv
+import io
 import json
 import threading
 import time
@@ -9,11 +11,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 pytest.importorskip("gradio")
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
+from emotion import hub
+from emotion.labels import ABAW1_ACTION_UNITS
 from emotion.media import video
 from emotion.outputs import Faces, Result, Task
 from emotion.ui import curves
@@ -21,14 +26,19 @@ from emotion.ui.video import EXAMPLE_ROWS
 from emotion.ui.work import watched
 from tests import browser as web
 from tests.films import TWO
+from tests.tiny import tiny_fg2020
+
+UNITS = "fg2020_tiny.random"
 
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
     folder = web.random_model(tmp_path_factory.mktemp("video") / "model")
+    with_units = folder.parent / "units"
+    hub.save(tiny_fg2020(), "fg2020", with_units, hub.Card(UNITS, "MIT", True), "# Random weights\n")
     with (
         web.emptied(tmp_path_factory.mktemp("cache"), {row[0] for row in EXAMPLE_ROWS}),
-        web.served([folder]) as address,
+        web.served([folder, with_units]) as address,
     ):
         yield address
 
@@ -139,6 +149,38 @@ def test_many_samples_are_averaged_and_absences_interrupt_the_drawing():
     assert {y for _, y in polygons[0]} == {75.0, 100.0} and {y for _, y in polygons[1]} == {0.0, 75.0}
     assert max(x for x, _ in polygons[0]) == pytest.approx(450, abs=1)
     assert min(x for x, _ in polygons[2]) == pytest.approx(550, abs=1)
+
+
+def test_action_units_have_a_row_each(page):
+    page.locator("#em-model input").click()
+    page.click(f"[role=option]:has-text('{UNITS}')")
+    page.click("#em-video-examples button[data-file='two_people.mp4']")
+    page.wait_for_selector("#em-video-timeline .em-unit-rows")
+    rows = page.locator("#em-video-timeline .em-unit-rows")
+    assert rows.count() == 2 and tuple(rows.first.inner_text().split()) == ABAW1_ACTION_UNITS
+    rows.first.click(position={"x": rows.first.bounding_box()["width"] / 3, "y": 30})
+    length = float(page.locator(".em-time").get_attribute("data-length"))
+    assert page.evaluate("document.querySelector('#em-video-player video').currentTime") == pytest.approx(
+        length / 3, abs=0.02
+    )
+    assert "AU" in page.inner_text(".em-said") or "no action unit" in page.inner_text(".em-said")
+
+
+def test_the_colour_of_a_unit_follows_its_probability():
+    times = np.array([0.0, 0.5, 1.0, 1.5, 8.0])
+    values = np.float32([[1, 0], [1, 0], [1, 0.4], [0, 0], [0, 1]])
+    faces = Faces(np.tile([0, 0, 9, 9], (5, 1)), np.ones(5), track_ids=np.ones(5, np.int64))
+    task = Task("multilabel", ("AU1", "AU12"), values, thresholds=np.float32([0.5, 0.3]))
+    result = Result("m", (9, 9), times, np.arange(5), faces, {"action_units": task})
+    drawn = curves._unit_rows(task, times, 10.0, "Face 1")
+    png = base64.b64decode(drawn.split("base64,")[1].split(")")[0])
+    mask = np.asarray(Image.open(io.BytesIO(png)).getchannel("A"))[:, :: curves.COLUMNS // 20]  # every half second
+    assert mask[0].tolist() == [255, 255, 255, 0, *[0] * 16]
+    assert mask[1].tolist() == [0, 0, 102, 0, *[0] * 12, 255, 0, 0, 0]
+    told = json.loads(
+        curves.timeline(result, 10.0, "p").split('data-samples="')[1].split('"')[0].replace("&quot;", '"')
+    )
+    assert [words for _, words in told] == ["AU1", "AU1", "AU1 AU12", "no action unit", "AU12"]
 
 
 def test_closing_the_page_ends_the_work():

@@ -1,4 +1,4 @@
-"""The timeline under a player: expressions as stacked areas, valence and arousal as lines, one strip per face.
+"""The timeline under a player: expressions as areas, valence and arousal as lines, action units as rows; per face.
 
 HTML and SVG without any library: it takes the page's colours, shows the values under the pointer, moves along with the
 player, and a click, or the slider's keys, moves the player. Nothing here needs gradio.
@@ -6,6 +6,8 @@ player, and a click, or the slider's keys, moves the player. Nothing here needs 
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 from collections.abc import Iterator, Sequence
 from html import escape
@@ -13,13 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from emotion import draw
 from emotion.draw import percent
+from emotion.labels import ACTION_UNIT_NAMES
 from emotion.outputs import Result, Task
 from emotion.timeline import DRAWN, smooth
 from emotion.ui import plots
 
+TASKS = ("expression", "valence_arousal", "action_units")  # that have a lane
 COLUMNS = 500  # of a strip; more samples than that are averaged
 STRIPS = 6  # faces shown: those seen longest
 GAP = 1.0  # seconds without the face after which areas and lines are interrupted
@@ -63,7 +68,7 @@ def longest(result: Result) -> list[tuple[int, np.ndarray]]:
 
 def _strip(one: Result, drawn: Result, name: str, length: float) -> str:
     times = one.timestamps[one.frame]
-    expression, affect = one.tasks.get("expression"), drawn.tasks.get("valence_arousal")
+    expression, affect, units = one.tasks.get("expression"), *(drawn.tasks.get(t) for t in TASKS[1:])
     lanes, peaks, head = "", "", name
     if expression is not None:
         share = np.bincount(expression.choice, minlength=len(expression.labels)) / len(times)
@@ -72,6 +77,7 @@ def _strip(one: Result, drawn: Result, name: str, length: float) -> str:
         peaks = "".join(_peaks(expression, times, length))
     if affect is not None:
         lanes += _lane("em-lines", _lines(affect, times, length), f"{name}, valence and arousal over time")
+    lanes += "" if units is None else _unit_rows(units, times, length, name)
     data = escape(json.dumps(_samples(one, times), separators=(",", ":")))
     return (
         f'<section class="em-strip" data-name="{escape(name)}" data-samples="{data}"><h4>{escape(head)}</h4>'
@@ -139,6 +145,23 @@ def _lines(task: Task, times: np.ndarray, length: float) -> str:
     return "".join(parts)
 
 
+def _unit_rows(task: Task, times: np.ndarray, length: float, name: str) -> str:
+    """A row per action unit, the stronger in colour the likelier: a mask of [units, COLUMNS] pixels over the colour."""
+    mask = np.zeros((len(task.labels), COLUMNS), np.uint8)
+    for x, values in _runs(times, length, task.values):
+        columns = np.arange(*np.clip([x[0], x[-1] + WIDTH / COLUMNS], 0, WIDTH) * COLUMNS // WIDTH, dtype=int)
+        at = np.searchsorted((x[1:] + x[:-1]) / 2, (columns + 0.5) * WIDTH / COLUMNS)  # the nearest sample
+        mask[:, columns] = (255 * values[at].T).round()
+    out = io.BytesIO()
+    Image.merge("LA", [Image.new("L", mask.shape[::-1]), Image.fromarray(mask)]).save(out, "PNG")
+    picture = f"data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}"
+    labels = "".join(f'<span title="{escape(ACTION_UNIT_NAMES.get(a, a))}">{escape(a)}</span>' for a in task.labels)
+    return (
+        f'<div class="em-lane em-unit-rows" role="img" aria-label="{escape(name)}, action units over time">'
+        f'<i style="mask-image:url({picture})"></i>{labels}</div>'
+    )
+
+
 def spread(task: Task) -> np.ndarray | None:
     """Standard deviation [N, K] of a continuous task, where the model tells it."""
     kinds = (task.uncertainty.get(kind) for kind in ("deviation", "total", "epistemic"))
@@ -159,7 +182,7 @@ def _peaks(task: Task, times: np.ndarray, length: float) -> Iterator[str]:
 
 def _samples(one: Result, times: np.ndarray) -> list[list[Any]]:
     """Per sample its second and what is said of it."""
-    expression, affect = one.tasks.get("expression"), one.tasks.get("valence_arousal")
+    expression, affect, units = (one.tasks.get(task) for task in TASKS)
     deviation = None if affect is None else spread(affect)
     rows = []
     for i, second in enumerate(times):
@@ -171,6 +194,8 @@ def _samples(one: Result, times: np.ndarray) -> list[list[Any]]:
             for k, name in enumerate(affect.labels):
                 more = "" if deviation is None else f" ± {deviation[i, k]:.2f}"
                 words.append(f"{name} {plots.signed(float(affect.values[i, k]))}{more}")
+        if units is not None:
+            words.append(" ".join(draw.present(units[[i]])[0]) or "no action unit")
         rows.append([round(float(second), 3), ", ".join(words)])
     return rows
 
@@ -182,6 +207,8 @@ def _legend(result: Result) -> str:
         items += ['<i class="em-key em-doubt"></i>uncertainty'] if "total" in task.uncertainty else []
     if (task := result.tasks.get("valence_arousal")) is not None:
         items += [f'<i class="em-key em-{name}"></i>{name}' for name in task.labels]
+    if "action_units" in result.tasks:
+        items.append('<i class="em-key em-unit"></i>action units, probability 0 to 1')
     return f'<p class="em-legend">{"".join(f"<span>{item}</span>" for item in items)}</p>'
 
 
