@@ -5,8 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from emotion.outputs import Task
-from emotion.ui import plots
+from emotion.outputs import Faces, Result, Task
+from emotion.ui import face, plots
 
 LABELS = ("neutral", "happiness", "surprise")
 
@@ -60,6 +60,14 @@ def test_branch_table_has_a_row_per_branch_and_the_ensemble():
     assert table.count('<th scope="row">') == 4
     assert re.findall(r"></span>(\w+)", table) == ["happiness", "neutral", "happiness", "happiness"]
     assert "3 of 3 branches say happiness." in table
+
+
+@pytest.mark.parametrize("members", [1, 3])
+def test_one_network_has_no_branch_table(members):
+    task = expression(np.full((members, 3), 1 / 3))
+    seen = Faces(np.array([[0, 0, 9, 9]]), np.ones(1))
+    result = Result("m", (9, 9), np.zeros(1), np.zeros(1, int), seen, {"expression": task})
+    assert (f"each of the {members} branches" in face.branches(result, 0)) == (members > 1)
 
 
 def test_action_units_are_filled_from_their_threshold_on():

@@ -60,9 +60,9 @@ def readout(result: Result, face: int) -> str:
 
 
 def branches(result: Result, face: int) -> str:
-    """The branch table behind a disclosure, or nothing for a model without branches."""
+    """The branch table behind a disclosure, or nothing for a model without branches or with one."""
     task = result.tasks.get("expression")
-    if task is None or task.members is None:
+    if task is None or task.members is None or len(task.members) < 2:
         return ""
     table = plots.branch_table(result.tasks, face)
     summary = f"What each of the {len(task.members)} branches says"
