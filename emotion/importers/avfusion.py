@@ -8,8 +8,8 @@ from emotion import hub
 from emotion import labels as vocab
 from emotion.errors import UserError
 from emotion.importers import Imported
-from emotion.importers.efficientface import BACKBONE, rename
-from emotion.importers.files import choose, state_dict, without_counters
+from emotion.importers.efficientface import BACKBONE
+from emotion.importers.files import choose, renamed, state_dict, without_counters
 from emotion.models.avfusion import AVFusionConfig
 from emotion.models.base import AudioInput, ClipInput, FaceInput
 
@@ -67,7 +67,7 @@ def read(
         "Face crops enter as BGR, sound as resampled and stored in 16 bits, as in the original's training.",
         "The class scores of single modalities (`audio.head`, `visual.head`) were never trained.",
     ]
-    return Imported(config, {rename(k, PREFIXES): v for k, v in state.items()}, card, notes=notes)
+    return Imported(config, {renamed(k, PREFIXES) or k: v for k, v in state.items()}, card, notes=notes)
 
 
 def original_input(frames: int = 15) -> ClipInput:

@@ -7,7 +7,7 @@ from pathlib import Path
 from emotion import hub
 from emotion.errors import UserError
 from emotion.importers import Imported
-from emotion.importers.files import choose, state_dict, without_counters
+from emotion.importers.files import choose, renamed, state_dict, without_counters
 from emotion.models.efficientface import EfficientFaceConfig
 
 _MODULATOR = {
@@ -36,17 +36,6 @@ BACKBONE = {  # the originals' prefix -> ours
 }
 
 
-def rename(name: str, prefixes: dict[str, str]) -> str:
-    """`name` with the longest matching dotted prefix of the table replaced; unchanged where none matches."""
-    head, tail = name, ""
-    while head:
-        if head in prefixes:
-            return prefixes[head] + tail
-        head, _, last = head.rpartition(".")
-        tail = f".{last}{tail}"
-    return name
-
-
 def read(source: Path, name: str = "efficientface.affectnet7") -> Imported:
     """Read the authors' file.
 
@@ -70,4 +59,4 @@ def read(source: Path, name: str = "efficientface.affectnet7") -> Imported:
         source=f"imported from {source.name}",
     )
     notes = ["The file does not say the order of its classes; AffectNet's own order without contempt is assumed."]
-    return Imported(config, {rename(k, prefixes): v for k, v in state.items()}, card, notes=notes)
+    return Imported(config, {renamed(k, prefixes) or k: v for k, v in state.items()}, card, notes=notes)

@@ -170,6 +170,17 @@ def without_counters(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {k: v for k, v in tensors.items() if not k.endswith("num_batches_tracked")}
 
 
+def renamed(name: str, prefixes: Mapping[str, str]) -> str | None:
+    """A tensor's name with its longest dotted prefix in the table replaced; None where none is in the table."""
+    head, tail = name, ""
+    while head:
+        if head in prefixes:
+            return prefixes[head] + tail
+        head, _, last = head.rpartition(".")
+        tail = f".{last}{tail}"
+    return None
+
+
 def _checked(value: Tensor, name: str, where: str | Path) -> Tensor:
     if value.layout != torch.strided or value.is_quantized or value.is_complex() or value.is_meta:
         raise UserError(f"{where}: {name} is no plain tensor ({value.dtype}, {value.layout})")

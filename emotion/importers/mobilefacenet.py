@@ -9,7 +9,7 @@ from torch import Tensor
 from emotion import hub
 from emotion.errors import UserError
 from emotion.importers import Imported
-from emotion.importers.files import choose, state_dict, without_counters
+from emotion.importers.files import choose, renamed, state_dict, without_counters
 from emotion.models.mobilefacenet import STAGES, face_alignment
 
 # Children of the original's trunk -> ours; residual stages had a container named "model".
@@ -51,5 +51,4 @@ def read(source: Path, name: str = "mobilefacenet.landmarks") -> Imported:
 
 def rename(tensors: dict[str, Tensor], table: dict[str, str]) -> dict[str, Tensor]:
     """Tensors that lie below a key of `table`, moved to its value; all others are left out."""
-    moves = ((k, p, new) for k in tensors for p, new in table.items() if k.startswith(f"{p}."))
-    return {new + k.removeprefix(prefix): tensors[k] for k, prefix, new in moves}
+    return {new: value for name, value in tensors.items() if (new := renamed(name, table))}

@@ -15,7 +15,7 @@ from emotion import hub, importers
 from emotion.datasets import ravdess
 from emotion.faces import MTCNN
 from emotion.importers.avfusion import PREFIXES, original_input
-from emotion.importers.efficientface import rename
+from emotion.importers.files import renamed
 from emotion.media import audio
 from emotion.models.avfusion import AVFusion, Clips, distort, under
 from emotion.models.avfusion_audio import clip_samples, mfcc
@@ -300,7 +300,7 @@ def test_training(case: dict, tmp_path: Path) -> None:
     seen = figures(torch.cat(logits), torch.cat(targets))
     epoch = (seen["loss"], 100 * seen["accuracy"], 100 * seen["top5"])
     assert_close(epoch, expected["epoch"], case, "epoch")
-    ours = {name: rename(name, PREFIXES) for name in state_dict(METHOD, case["keys"])}
+    ours = {name: renamed(name, PREFIXES) or name for name in state_dict(METHOD, case["keys"])}
     parameters = dict(model.named_parameters())
     untouched = {ours[name] for name in case["no_gradient"]}
     assert {name for name, p in parameters.items() if p.grad is None} == untouched
