@@ -16,7 +16,7 @@ class FaceMeter:
     """Reads face crops with a model of single faces and puts all its numbers in a row.
 
     Args:
-        name: registry name or checkpoint folder.
+        name: registry name or checkpoint folder. Nothing is downloaded: it often stands in a config of somebody else's.
         device: where it runs.
 
     Raises:
@@ -24,7 +24,7 @@ class FaceMeter:
     """
 
     def __init__(self, name: str, device: str | torch.device = "cpu") -> None:
-        self.model, self.device = hub.load(name, device), device
+        self.model, self.device = hub.load(name, device, local_files_only=True), device
         if not isinstance(getattr(self.model.config, "input", None), FaceInput):
             raise UserError(f"{name} cannot measure faces: it does not read single faces")
 

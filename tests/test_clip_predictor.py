@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import socket
 from dataclasses import replace
 from pathlib import Path
 
@@ -221,6 +222,14 @@ def test_faces_measured_by_another_model(tmp_path: Path) -> None:
     np.testing.assert_allclose(result.tasks["expression_face"].values, face.values, atol=1e-5)
     with pytest.raises(UserError, match="cannot measure faces"):
         FaceMeter(str(saved(tmp_path / "clips")))
+
+
+def test_a_config_cannot_make_anybody_download(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("somebody was contacted"))
+    visual = VectorInput(("a",), measured_by="somebody/their-model")
+    with pytest.raises(UserError, match="somebody/their-model"):
+        ClipPredictor(model(replace(CLIP, visual=visual)))
 
 
 def saved(folder: Path) -> Path:
