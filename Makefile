@@ -31,6 +31,8 @@ leaderboard: $(READY)
 	$(if $(DIFFUSIONFER),$(RUN) esr_compact.ferplus --dataset diffusionfer --data $(DIFFUSIONFER) --split test)
 	$(foreach model,$(if $(RAVDESS),$(call BUNDLED,avfusion_it)),$(RUN) $(model) --dataset ravdess --data $(RAVDESS) \
 	  --option visual=none &&) true
+	$(foreach model,$(if $(wildcard $(RAVDESS)/ferplus),$(call BUNDLED,avfusion_it)),$(RUN) $(model) --dataset ravdess \
+	  --data $(RAVDESS) --option visual=borrowed &&) true
 	$(foreach model,$(if $(COCO_PERSON),$(call BUNDLED,benet)),$(RUN) $(model) --dataset coco_person \
 	  --data $(COCO_PERSON) --split test &&) true
 	$(VENV)/bin/python -m eval leaderboard
