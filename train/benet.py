@@ -38,6 +38,7 @@ from train.loop import Schedule, Stage
 from train.recipe import Recipe, parse, samples
 
 SYNTHETIC = ("composed", "portraits")  # validation sets of composed scenes
+OF_PEOPLE = ("heatmap", "size")  # how the names of detection's losses begin
 PRIOR = -3.0  # the logit of 0.05
 PRESETS = {"benet": benet, "small": benet_small}
 
@@ -88,6 +89,7 @@ class BENetTrainee:
         valid: scenes with labels (judged by emotion mAP), with boxes only (by detection AP), or both.
         phases: stages.
         batch, workers: of the loader.
+        emotion_weight: factor on the losses of emotions and affect; from scratch those of people drown them.
     """
 
     def __init__(
@@ -98,9 +100,11 @@ class BENetTrainee:
         phases: list[Phase],
         batch: int = 24,
         workers: int = 0,
+        emotion_weight: float = 1.0,
     ) -> None:
         self.model, self.train, self.valid, self.phases = model, train, valid, phases
         self.batch, self.workers, self.side = batch, workers, train.side
+        self.emotion_weight = emotion_weight
 
     def stages(self) -> list[Stage]:
         """One stage per phase, all parameters at one rate."""
@@ -129,7 +133,8 @@ class BENetTrainee:
         # a batch may lack a head, or any target; then its outputs, and for several processes all weights, still count
         reached = self.model.parameters() if torch.distributed.is_initialized() else outputs.values()
         nothing = 0 * sum(value.sum() for value in reached)
-        return nothing + sum(losses.parts(self.model, outputs, batch).values())
+        parts = losses.parts(self.model, outputs, batch)
+        return nothing + sum(v * (1 if k.startswith(OF_PEOPLE) else self.emotion_weight) for k, v in parts.items())
 
     def evaluate(self, model: nn.Module, stage: Stage) -> dict[str, float]:
         """Figures of all validation sets; "score" is the mean of mAP and AP, as far as there are."""
