@@ -45,12 +45,12 @@ def random_model(folder: Path) -> Path:
 
 
 @contextmanager
-def served(folders: list[Path]) -> Iterator[str]:
+def served(folders: list[Path], mcp: bool = False) -> Iterator[str]:
     """The page's address, served by this process on a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    page, address = pages.launch(Models(folders), port=port)
+    page, address = pages.launch(Models(folders), port=port, mcp=mcp)
     try:
         yield address
     finally:

@@ -18,7 +18,8 @@ WIDTHS = {1440: 900, 1024: 768, 390: 844}
 # State -> tab that it is on.
 STATES = {
     "empty": "image", "portrait": "image", "group": "image", "error": "image",
-    "video_empty": "video", "video": "video", "webcam": "webcam", "scene": "scene", "voice": "voice",
+    "video_empty": "video", "video": "video", "webcam": "webcam", "scene_empty": "scene", "scene": "scene",
+    "map": "scene", "voice_empty": "voice", "voice": "voice",
     "compare": "compare", "leaderboard": "leaderboard", "models": "models",
 }  # fmt: skip
 
@@ -34,6 +35,14 @@ def bring_into(page: Page, state: str, damaged: Path) -> None:
     elif state == "video":
         page.click("#em-video-examples button[data-file='synthetic_faces.mp4']")
         page.wait_for_selector("#em-video-timeline .em-strip")
+    elif state in ("scene", "map") and page.locator("#em-scene-examples").count():  # there is a scene model
+        page.click("#em-scene-examples button[data-file='tennis.jpg']")
+        page.wait_for_selector("#em-scene-details .em-big, #em-scene-message:has-text('No person')")
+        if state == "map":
+            page.click("#em-scene .em-maps button >> nth=1")
+    elif state == "voice" and page.locator("#em-voice-examples").count():
+        page.click("#em-voice-examples button")
+        page.wait_for_selector("#em-voice-timeline .em-strip")
     elif state == "compare":
         page.click("#em-compare-examples button[data-file='astronaut.jpg']")
         page.wait_for_selector("#em-compare-details .em-card")
@@ -56,6 +65,7 @@ def main() -> None:
             query = f"?tab={STATES[state]}"
             size = {"width": width, "height": height}
             page = web.open_page(browser, address, problems, query, viewport=size, color_scheme=scheme)
+            page.set_default_timeout(5 * web.TIMEOUT)
             bring_into(page, state, damaged)
             page.screenshot(path=args.folder / f"{state}_{width}_{scheme}.png", full_page=True)
             page.context.close()

@@ -119,7 +119,10 @@ def columns(found: Comparison, n: int) -> str:
         f'<article class="em-card"><h3>{escape(result.model)}</h3>{face.live(result, n)}</article>'
         for result in found.results
     )
-    return f'<h2 class="em-big">Face {n + 1}. {escape(verdict(found, n))}</h2><div class="em-cards">{cards}</div>'
+    said = verdict(found, n)
+    return (
+        f'<h2 class="em-big">Face {n + 1}{". " if said else ""}{escape(said)}</h2><div class="em-cards">{cards}</div>'
+    )
 
 
 class CompareTab:

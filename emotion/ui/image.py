@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -215,8 +216,8 @@ class ImageTab:
         result = view.result
         count = len(result)
         paths = (pieces.download(name, content) for name, content in _saved(view))
-        faces = [(face.title(result, n), n) for n in range(count)]
-        names = "; ".join(text for text, _ in faces)
+        faces = pieces.choices(count, partial(face.title, result))
+        names = "; ".join(face.title(result, n) for n in range(count))
         drawn = draw.overlay(view.picture, result, selected=0 if count > 1 else None)
         return {
             self.view: view,

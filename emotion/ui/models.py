@@ -11,6 +11,7 @@ import gradio as gr
 from emotion import hub, registry
 from emotion.ui.pieces import Models
 
+METRICS = 6  # shown at once
 COPY = (
     "element.addEventListener('click', e => { const b = e.target.closest('button[data-copy]'); if (!b) return;"
     "navigator.clipboard.writeText(b.dataset.copy).then(() => { b.textContent = 'Copied'; }); })"
@@ -91,4 +92,7 @@ def _code(command: str) -> str:
 
 def _metrics(folder: Path | None) -> str:
     metrics: dict[str, Any] = {} if folder is None else hub.read_config(folder)["card"].get("metrics", {})
-    return "<br>".join(f"{escape(name)}: {value:.3f}" for name, value in metrics.items())
+    lines = [f"{escape(name)}: {value:.3f}" for name, value in metrics.items()]
+    more = "<br>".join(lines[METRICS:])
+    rest = f"<details><summary>{len(lines) - METRICS} more</summary>{more}</details>" if more else ""
+    return "<br>".join(lines[:METRICS]) + rest

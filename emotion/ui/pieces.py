@@ -6,7 +6,7 @@ import base64
 import importlib
 import io
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -22,6 +22,7 @@ from emotion.errors import UserError
 from emotion.media import read_image
 
 WORKING_SIDE = 1600  # pixels, longer side of the picture that a session keeps and looks at
+TITLED = 8  # faces or people whose list says more than their numbers
 EXAMPLES = Path(__file__).parent / "examples"
 CHOOSE_EXAMPLE = (
     "element.addEventListener('click', e => { const b = e.target.closest('button[data-file]');"
@@ -106,6 +107,11 @@ def example(rows: Sequence[tuple[str, str, str, str]], event: gr.EventData) -> s
     """Path of the example that was clicked; only names in `rows` are understood."""
     names = [row[0] for row in rows]
     return str(EXAMPLES / names[names.index(event.file)])
+
+
+def choices(count: int, title: Callable[[int], str]) -> list[tuple[str, int]]:
+    """Everybody in a picture, to choose from: titles, or only numbers where these would fill the screen."""
+    return [(title(n) if count <= TITLED else str(n + 1), n) for n in range(count)]
 
 
 def picture_input(**options: Any) -> gr.Image:

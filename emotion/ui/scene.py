@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -97,10 +98,10 @@ class SceneTab:
                 label="Picture", sources=["upload", "webcam", "clipboard"], height=420, buttons=[],
                 elem_id="em-scene-picture", placeholder="Drop a photo here, or click to choose one",
             )  # fmt: skip
-        self.hero = gr.HTML("", visible=False, js_on_load=person.ON_CLICK, elem_id="em-scene")
-        with gr.Row(elem_classes="em-actions", visible=False) as self.actions:
+        with gr.Row(elem_classes="em-actions", visible=False) as self.actions:  # not below the maps, which are many
             self.again = gr.Button("Choose another picture", elem_id="em-scene-again")
             self.files = [gr.DownloadButton(f"Save {kind}", elem_id=f"em-scene-{kind.lower()}") for kind in FILES]
+        self.hero = gr.HTML("", visible=False, js_on_load=person.ON_CLICK, elem_id="em-scene")
         self.examples = pieces.example_gallery(EXAMPLE_ROWS, elem_id="em-scene-examples")
 
     def _events(self) -> None:
@@ -189,7 +190,7 @@ class SceneTab:
 
     def _shown(self, view: View) -> dict[Any, Any]:
         result, shown = view.result, list(view.maps.labels)
-        people = [(person.title(result, n), n) for n in range(len(result))]
+        people = pieces.choices(len(result), partial(person.title, result))
         first = 0 if people else None
         label = f"{person.count(len(people))}, the most certain first"
         paths = (pieces.download(name, content) for name, content in _saved(view))

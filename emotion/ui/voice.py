@@ -142,7 +142,7 @@ class VoiceTab:
             self.message: gr.HTML(notes, visible=bool(notes)),
             self.stop: gr.Button(visible=False),
             self.readout: modalities.readout(result) if len(result) else "",
-            self.timeline: drawn(result, length) if len(result) else "",
+            self.timeline: drawn(result, length) if len(result) > 1 else "",
         }
 
     def reset(self, message: str = EMPTY) -> dict[Any, Any]:
