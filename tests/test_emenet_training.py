@@ -74,6 +74,11 @@ def test_teachers_then_students(teacher, data, tmp_path):
     assert student.config.members == first.config.members == 2
     assert student.config.temperature != emenet.Temperature()
     assert any(k.endswith("expression_nll") for k in student.card.metrics)
+    trunk, path = first.members[0].backbone.conv1.conv.weight, str(teacher)
+    begun = build(recipes.load(str(write(tmp_path))), {"affwild2": data}, path).model
+    assert all(torch.equal(m.backbone.conv1.conv.weight, trunk) for m in begun.members)
+    begun = build(recipes.load(str(recipe)), {"affwild2": data}, f"{path},{path}").model
+    assert all(torch.equal(m.backbone.conv1.conv.weight, trunk) for m in begun.members)
     a, b = (m.members[0].state_dict() for m in (student, first))
     assert all(not torch.equal(a[k], b[k]) for k in ("backbone.conv1.conv.weight", "heads.expression.decoder.weight"))
 

@@ -273,8 +273,8 @@ def build(recipe: Recipe, folders: dict[str, Path], init: str | None) -> EMENetT
             of extracted sound below the data set's, for models that hear), and those of `Options`.
         folders: of the data sets.
         init: checkpoints to start from, separated by commas: a MobileFaceNet (start of every member's face network,
-            and the teacher of the landmark head), a MarbleNet (the same for sound), and an EMENet ensemble, which is
-            the teacher where the recipe says `distill: true`.
+            and the teacher of the landmark head), a MarbleNet (the same for sound), and EMENets: the last one is the
+            teacher where the recipe says `distill: true`, another's first member starts all members' face networks.
 
     Raises:
         UserError: fields, data or files that do not fit.
@@ -290,7 +290,9 @@ def build(recipe: Recipe, folders: dict[str, Path], init: str | None) -> EMENetT
         if (weights := options.weights(task)) and len(weights) != model.config.outputs.get(task):
             raise UserError(f"{len(weights)} weights for the labels of {task}; the model has {model.labels.get(task)}")
     given = [hub.load(s) for s in (init or "").split(",") if s]
-    helpers = start(model, given)
+    ensembles = [m for m in given if isinstance(m, EMENet)]
+    teacher = ensembles.pop() if options.distill and ensembles else None
+    helpers = start(model, [m for m in given if m is not teacher])
     parts = {role: samples(recipe, role, folders) for role in ("train", "valid")}
     cutter = _cutter(model.config, parts["train"], folders, folder) if model.config.sound else None
     labels = {t: names for t, names in model.labels.items() if t in EMOTIONS}
@@ -299,12 +301,11 @@ def build(recipe: Recipe, folders: dict[str, Path], init: str | None) -> EMENetT
         for role in ("train", "valid")
     )
     if options.distill:
-        teachers = [m for m in given if isinstance(m, EMENet)]
-        if len(teachers) != 1:
+        if teacher is None:
             raise UserError(
                 "students need one teacher: add --init CHECKPOINT (train it with the recipe emenet-teacher)"
             )
-        train.soft = soft_labels.mean_probabilities(teachers[0], train)
+        train.soft = soft_labels.mean_probabilities(teacher, train)
     return EMENetTrainee(model, train, valid, phases, options, augment, helpers)
 
 
@@ -321,20 +322,23 @@ def start(model: EMENet, given: list[nn.Module]) -> Helpers:
     Raises:
         UserError: a checkpoint of another kind or size, or no teacher for an auxiliary head.
     """
-    kinds = {MobileFaceNet: ("backbone", "backbone"), MarbleNet: ("backbone", "audio")}
+    kinds = {
+        MobileFaceNet: ("backbone", "backbone"),
+        MarbleNet: ("backbone", "audio"),
+        EMENet: ("backbone", "backbone"),
+    }
     found: dict[type, nn.Module] = {}
     for other in given:
-        if isinstance(other, EMENet):
-            continue
         if type(other) not in kinds:
             raise UserError(
                 f"an EMENet starts from a MobileFaceNet, a MarbleNet or an EMENet, not {type(other).__name__}"
             )
         theirs, ours = kinds[type(other)]
         found[type(other)] = other.eval().requires_grad_(False)
+        trunk = getattr(other.members[0] if isinstance(other, EMENet) else other, theirs)
         for member in model.members:
             if getattr(member, ours) is not None:
-                hub.fit(getattr(member, ours), getattr(other, theirs).state_dict(), where=type(other).__name__)
+                hub.fit(getattr(member, ours), trunk.state_dict(), where=type(other).__name__)
     helpers = Helpers(
         landmarks=found.get(MobileFaceNet) if model.config.landmarks else None,
         voice=found.get(MarbleNet) if model.config.voice else None,

@@ -1,8 +1,9 @@
 """`python -m train.emenet_rounds --data ferplus=DIR --data diffusionfer=DIR`: does iterative distillation help?
 
 Round 0 are teachers on the labels there are, every later round students on the mean answers of the round before, each
-an ensemble (Deng, Wu, Shi 2021). What is trained is in two recipes; a stopped run goes on where it was. The tables
-compare the rounds' accuracy and uncertainty, and tell whether pictures without a face look more uncertain than faces.
+an ensemble (Deng, Wu, Shi 2021). All start from one pretrained face network. What is trained is in three recipes; a
+stopped run goes on where it was. The tables compare the rounds' accuracy and uncertainty, and tell whether pictures
+without a face look more uncertain than faces.
 """
 
 from __future__ import annotations
@@ -44,11 +45,11 @@ Said = dict[str, list[Tasks]]  # "one network" -> the members on their own, "ens
 Interval = tuple[float, float, float]  # value, lower and upper limit
 
 
-def train_round(recipe: Recipe, folders: dict[str, Path], out: Path, teacher: Path | None, command: str) -> Path:
-    """The checkpoint of one round, trained if it is not there yet."""
+def train_round(recipe: Recipe, folders: dict[str, Path], out: Path, start: list[Path], command: str) -> Path:
+    """The checkpoint of one round, trained from others (see `emenet.build`) if it is not there yet."""
     folder = out / recipe.name
     if not (folder / hub.CONFIG).is_file():
-        trainee = emenet.build(recipe, folders, str(teacher) if teacher else None)
+        trainee = emenet.build(recipe, folders, ",".join(map(str, start)))
         loop.fit(trainee, out, recipe.settings)
         card, text = emenet.report(trainee, recipe, command)
         hub.save(trainee.model, recipe.method, folder, card, text, half=True)
@@ -56,9 +57,17 @@ def train_round(recipe: Recipe, folders: dict[str, Path], out: Path, teacher: Pa
 
 
 def run(
-    teacher: Recipe, student: Recipe, folders: dict[str, Path], out: Path, seeds: int, rounds: int, command: str
+    backbone: Recipe,
+    teacher: Recipe,
+    student: Recipe,
+    folders: dict[str, Path],
+    out: Path,
+    seeds: int,
+    rounds: int,
+    command: str,
 ) -> list[list[Path]]:
     """Checkpoints of all seeds and rounds, [seeds][1 + rounds]."""
+    trunk = train_round(backbone, folders, out / "backbone", [], command)
     found = []
     for seed in range(seeds):
         chain: list[Path] = []
@@ -66,7 +75,7 @@ def run(
             recipe = student if k else teacher
             recipe = replace(recipe, settings=replace(recipe.settings, seed=100 * seed + k))
             place = out / f"seed-{seed}" / f"round-{k}"
-            chain.append(train_round(recipe, folders, place, chain[-1] if k else None, command))
+            chain.append(train_round(recipe, folders, place, [trunk, *chain[-1:]], command))
         found.append(chain)
     return found
 
@@ -223,6 +232,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the rounds, print the tables and write them to OUT; with --keep also the small checkpoint."""
     parser = argparse.ArgumentParser(prog="python -m train.emenet_rounds", description=__doc__.split(": ", 1)[1])
     parser.add_argument("--data", action="append", default=[], metavar="NAME=DIR", help="folder of a data set")
+    parser.add_argument("--backbone", default="emenet-open-backbone", metavar="RECIPE", help="default: %(default)s")
     parser.add_argument("--teacher", default="emenet-open-teacher", metavar="RECIPE", help="default: %(default)s")
     parser.add_argument("--student", default="emenet-open-student", metavar="RECIPE", help="default: %(default)s")
     parser.add_argument("--out", type=Path, default=Path("runs/emenet-rounds"))
@@ -233,9 +243,9 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     command = "python -m train.emenet_rounds --data ferplus=DIR --data diffusionfer=DIR"
     try:
-        teacher, student = recipes.load(args.teacher), recipes.load(args.student)
+        backbone, teacher, student = map(recipes.load, (args.backbone, args.teacher, args.student))
         folders = recipes.data_folders(student, args.data)
-        checkpoints = run(teacher, student, folders, args.out, args.seeds, args.rounds, command)
+        checkpoints = run(backbone, teacher, student, folders, args.out, args.seeds, args.rounds, command)
         compared = compare(checkpoints, student, folders)
         scenes = [media.read_image(p) for p in sorted(args.scenes.iterdir())] if args.scenes else []
         small = args.out / student.name
