@@ -37,7 +37,7 @@ GROUPS = {
     "test": ("core", "demo", "eval", "train", "test"),
 }
 # Used without a plain import: as a program, a plug-in, by a subprocess, or on old Pythons only.
-PROGRAMS = {"ruff", "setuptools", "tensorboard", "tomli"}
+PROGRAMS = {"pytest-xdist", "ruff", "setuptools", "tensorboard", "tomli"}
 PROVIDERS = {"dlib": ["dlib-bin"]} | packages_distributions()  # dlib may not be installed
 
 
