@@ -20,7 +20,7 @@ from train import __main__ as command
 from train import benet as training
 from train import benet_augment as augment
 from train import benet_data as data
-from train import compose, thresholds
+from train import benet_judge, compose, thresholds
 from train import recipe as recipes
 
 TINY = BENetConfig(
@@ -316,21 +316,21 @@ def test_batch_without_any_target_still_trains() -> None:
 def test_thresholds_maximise_f1() -> None:
     labels = np.array([[1, 0], [1, 0], [0, 0], [0, 0]], float)
     scores = np.array([[0.9, 0.1], [0.3, 0.2], [0.2, 0.3], [0.1, 0.4]])
-    assert training.thresholds(labels, scores) == (0.3, 0.5)
+    assert benet_judge.thresholds(labels, scores) == (0.3, 0.5)
 
 
 def test_threshold_of_people_maximises_f1() -> None:
     boxes = np.array([[0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10], [60, 0, 70, 10.0]])
     found = [{"boxes": boxes, "scores": np.array([0.9, 0.6, 0.4, 0.2])}]
     truth = [{"boxes": boxes[[0, 2]]}]  # two of the three strongest are right: 0.8; the strongest alone: 0.67
-    assert training.person_threshold(found, truth) == 0.4
-    assert training.person_threshold(found, [{"boxes": np.zeros((0, 4))}]) is None
+    assert benet_judge.person_threshold(found, truth) == 0.4
+    assert benet_judge.person_threshold(found, [{"boxes": np.zeros((0, 4))}]) is None
 
 
 def test_detections_too_short_to_be_annotated_are_not_judged() -> None:
     scene = make_scene("a", (100, 100), [[0, 0, 40, 80], [0, 0, 5, 10]], [], complete_from=30.0)
     found = {"boxes": np.array([[0, 0, 40, 80], [50, 50, 60, 70.0]]), "scores": np.array([0.5, 0.9])}
-    kept, truth = training._complete(scene, found)
+    kept, truth = benet_judge.complete(scene, found)
     assert kept["scores"].tolist() == [0.5] and truth["ignore"].tolist() == [False, True]
 
 

@@ -273,7 +273,8 @@ def test_documents_follow_the_schema(predictor: ClipPredictor, tmp_path: Path) -
 
     schema = json.loads((Path(__file__).parent.parent / "docs" / "schema.json").read_text())
     for source in (TALK, sound_file(tmp_path / "voice.wav", tone(5.0))):
-        jsonschema.validate(json.loads(predictor.clip(source).to_json()), schema)
+        document = json.loads(predictor.clip(source).to_json())
+        assert jsonschema.Draft202012Validator(schema).is_valid(document), jsonschema.validate(document, schema)
 
 
 # -- command line ----------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from emotion import datasets, hub
 from emotion.errors import UserError
 from emotion.models.benet import BENet
 from emotion.models.fg2020 import FG2020
-from train.benet import calibrate
+from train.benet_judge import calibrate
 from train.fg2020 import tune
 from train.fg2020_data import Units
 

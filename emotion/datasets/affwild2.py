@@ -106,7 +106,7 @@ def keep_labelled(rows: np.ndarray, frames: np.ndarray, marker: float) -> np.nda
     return frames[(rows[frames] != marker).all(axis=1)]
 
 
-def test_list(root: Path, task: str) -> Path:
+def list_of_test_clips(root: Path, task: str) -> Path:
     """The list of test clips of a task, as this release or that of FG 2020 names it."""
     names = (PARTS[task].test, affwild2_2020.PARTS[task].test)
     return next((root / n for n in names if (root / n).is_file()), root / names[0])

@@ -49,7 +49,7 @@ def predict(
     model.to(device).eval()
     wanted: dict[str, set[str]] = {}
     for task, path in lists.items():
-        for clip in affwild2.listed_clips(Path(path) if path else affwild2.test_list(root, task)):
+        for clip in affwild2.listed_clips(Path(path) if path else affwild2.list_of_test_clips(root, task)):
             wanted.setdefault(clip, set()).add(task)
     for clip in sorted(wanted):
         tasks = read_clip(root, clip, model, device)
