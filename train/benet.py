@@ -6,9 +6,9 @@ reads the annotated centres of unvaried pictures, where the original's was rando
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -35,6 +35,7 @@ from train.recipe import Recipe, parse, samples
 OF_PEOPLE = ("heatmap", "size")  # how the names of detection's losses begin
 PRIOR = -3.0  # the logit of 0.05
 PRESETS = {"benet": benet, "small": benet_small}
+How = TypeVar("How", Variation, Arrangement)
 
 # What a model card says about the training data.
 ANNOTATED = "EMOTIC's emotions are what a few annotators read into strangers' pictures; they agree only in part."
@@ -54,7 +55,7 @@ COMPOSED = (
 class Phase:
     """One entry of a recipe's `stages`: epochs at a learning rate, and how often to validate.
 
-    `side` of crops in pixels and the share of `portraits` among composed scenes default to the recipe's.
+    `side` of crops in pixels, `compose` and `variation` change what the recipe says for all stages.
     """
 
     epochs: int
@@ -62,7 +63,8 @@ class Phase:
     evaluate_every: int = 1
     schedule: Schedule = field(default_factory=Schedule)
     side: int | None = None
-    portraits: float | None = None
+    compose: dict[str, Any] = field(default_factory=dict)
+    variation: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,8 @@ class BENetTrainee:
         emotion_weight: float = 1.0,
     ) -> None:
         self.model, self.train, self.valid, self.phases = model, train, valid, phases
-        self.batch, self.workers, self.side = batch, workers, train.side
+        self.batch, self.workers, self.side, self.how = batch, workers, train.side, train.how
+        self.composers = [(s, s.how) for s in train.sources if isinstance(s, Composer)]
         self.emotion_weight = emotion_weight
 
     def stages(self) -> list[Stage]:
@@ -110,11 +113,9 @@ class BENetTrainee:
     def begin(self, stage: Stage) -> None:
         """The stage's crops and composed scenes."""
         phase: Phase = stage.setting
-        self.train.side = phase.side or self.side
-        if phase.portraits is not None:
-            for source in self.train.sources:
-                if isinstance(source, Composer):
-                    source.how = replace(source.how, portraits=phase.portraits)
+        self.train.side, self.train.how = phase.side or self.side, changed(self.how, phase.variation, stage.name)
+        for composer, how in self.composers:
+            composer.how = changed(how, phase.compose, stage.name)
 
     def batches(self, stage: Stage) -> DataLoader:
         """Shuffled batches, heads drawn per sample."""
@@ -138,6 +139,15 @@ class BENetTrainee:
         if not scored:
             raise UserError("nothing to select a model by: the validation data hold neither people nor emotions")
         return {"score": float(np.mean(scored)), **out}
+
+
+def changed(how: How, changes: dict[str, Any], where: str) -> How:
+    """A dataclass object with other values.
+
+    Raises:
+        UserError: a field is unknown or of the wrong type.
+    """
+    return parse(type(how), vars(how) | changes, where)
 
 
 def build(recipe: Recipe, folders: dict[str, Path], init: str | None) -> BENetTrainee:
@@ -168,7 +178,10 @@ def build(recipe: Recipe, folders: dict[str, Path], init: str | None) -> BENetTr
     how = parse(Variation, rest.pop("variation", {}), "variation")
     data = SceneData(sources, model.config, rest.pop("heads"), how, side=rest.pop("side", None))
     phases = [parse(Phase, p, f"stage {k + 1}") for k, p in enumerate(rest.pop("stages"))]
-    return BENetTrainee(model, data, valid, phases, **rest)
+    trainee = BENetTrainee(model, data, valid, phases, **rest)
+    for stage in trainee.stages():  # what cannot be done is said now
+        trainee.begin(stage)
+    return trainee
 
 
 def _config(table: dict[str, Any]) -> Any:
@@ -217,7 +230,7 @@ def _composed(
             ]
         made.append(Composer(figures, samples(recipe, f"backgrounds{end}", folders), faces, length, how))
     held_back = {"composed": made[1].arranged(portraits=0.0)}
-    if any(p.get("portraits", how.portraits) for p in recipe.rest["stages"]):
+    if any(p.get("compose", {}).get("portraits", how.portraits) for p in recipe.rest["stages"]):
         held_back["portraits"] = made[1].arranged(portraits=1.0)
     return made[0], [frozen(c, count, recipe.settings.seed, name) for name, c in held_back.items()]
 

@@ -34,7 +34,6 @@ PLEASED = 0.3  # valence from which on a face counts as Pleasure
 EXCITED = 0.5  # arousal from which on a pleased face counts as Excitement
 LABELS = ("Anger", "Aversion", "Excitement", "Fear", "Happiness", "Pleasure", "Sadness", "Surprise")
 
-WALL = (1, 5)  # fewest and most portraits along the shorter side of a wall
 HEAD = 1 / 7.5  # of a standing figure's height
 LEGIBLE = 20  # pixels of a face's side below which its expression cannot be asked for
 VISIBLE = 0.2  # share of a figure that must be visible for it to be a person to find; less is ignored
@@ -63,6 +62,7 @@ class Arrangement:
         grey: share of scenes without colour, whose faces come from grey sets.
         things: mean number of pasted shapes of figures that show no person, so that pasting itself gives nothing away.
         portraits: share of scenes that are walls of portraits.
+        wall: fewest and most portraits along the shorter side of a wall.
     """
 
     side: int = 320
@@ -75,6 +75,7 @@ class Arrangement:
     grey: float = 0.0
     things: float = 0.0
     portraits: float = 0.0
+    wall: tuple[int, int] = (1, 5)
 
 
 Truth = tuple[np.ndarray, np.ndarray]  # emotions [K] 0 or 1; valence, arousal, dominance in [0, 1], NaN where unknown
@@ -155,7 +156,7 @@ class Composer:
 
     def _wall(self, canvas: np.ndarray, grey: bool, rng: np.random.Generator) -> Sample:
         """Portraits side by side, one in ten missing."""
-        cell = min(canvas.shape[:2]) // int(rng.integers(WALL[0], WALL[1] + 1))
+        cell = min(canvas.shape[:2]) // int(rng.integers(self.how.wall[0], self.how.wall[1] + 1))
         boxes, truths = [], []
         for top, left in np.ndindex(canvas.shape[0] // cell, canvas.shape[1] // cell):
             if rng.random() < 0.1:

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from emotion import registry, remote
-from emotion.errors import UserError
+from emotion.errors import UserError, listed
 from emotion.hub.limits import limited
 
 SCHEMA = "emotion-checkpoint/1"
@@ -250,7 +250,7 @@ def fit(model: nn.Module, tensors: dict[str, Tensor], where: Path | str = "state
         "of another shape": sorted(shapes),
         "not finite": sorted(k for k, v in given.items() if not torch.isfinite(v).all()),
     }
-    bad = [f"{len(v)} tensors {k}: {', '.join(v[:4])}{' ...' if len(v) > 4 else ''}" for k, v in problems.items() if v]
+    bad = [f"{len(v)} tensors {k}: {listed(v)}" for k, v in problems.items() if v]
     if bad:
         raise UserError(f"{where} does not fit the model: " + "; ".join(bad))
     model.load_state_dict(given, strict=False)

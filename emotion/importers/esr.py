@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from itertools import chain, islice
 from pathlib import Path, PurePath, PurePosixPath
 
 from torch import Tensor
 
 from emotion import hub, registry
-from emotion.errors import UserError
+from emotion.errors import UserError, listed
 from emotion.importers import Imported
 from emotion.importers.files import find_files, open_file, state_dict, without_counters
 from emotion.models import esr
@@ -86,14 +87,14 @@ def _choose(groups: dict[PurePath, Files], source: Path, stage: int | None) -> F
     depth = min(len(k.parts) for k in groups)
     outer = [k for k in groups if len(k.parts) == depth]
     if len(outer) > 1 and not (all(k.name.isdecimal() for k in outer) and len({k.parent for k in outer}) == 1):
-        raise UserError(f"{source} holds several checkpoints: {', '.join(sorted(map(str, outer)))}; give one of them")
+        raise UserError(f"{source} holds several checkpoints: {listed(sorted(outer))}; give one of them")
     folder = outer[0] if len(outer) == 1 else max(outer, key=lambda k: int(k.name))
     files = groups[folder]
     numbers = [int(match[1]) for file in files if (match := BRANCH.fullmatch(file))]
-    wanted = [BASE, *(f"Net-Branch_{n}.pt" for n in range(1, max(numbers, default=1) + 1))]
-    missing = [file for file in wanted if file not in files]
+    wanted = chain([BASE], (f"Net-Branch_{n}.pt" for n in range(1, max(numbers, default=1) + 1)))
+    missing = list(islice((file for file in wanted if file not in files), 6))  # a number may be absurdly high
     if missing:
-        raise UserError(f"{source / folder} lacks {', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}")
+        raise UserError(f"{source / folder} lacks {listed(missing)}")
     return files
 
 
@@ -106,7 +107,7 @@ def _check_equal(branches: list[dict[str, Tensor]], source: Path) -> None:
         if different:
             raise UserError(
                 f"{source}: Net-Branch_{number}.pt and Net-Branch_1.pt are of different kinds: "
-                f"{', '.join(different[:4])}{' ...' if len(different) > 4 else ''}; they must come from one training"
+                f"{listed(different)}; they must come from one training"
             )
 
 

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from emotion.errors import UserError
+from emotion.errors import UserError, listed
 
 LIMIT = 2**32  # bytes of all wanted files of an archive together; the largest known set has a third of this
 # Plain numbers of numpy, which learning rates in older training files are; under the names of numpy 1 and 2.
@@ -96,8 +96,7 @@ def choose(source: Path, *patterns: str) -> tuple[File, str]:
     for pattern in patterns:
         found = find_files(source, pattern)
         if len(found) > 1:
-            names = f"{', '.join(map(str, found[:5]))}{' ...' if len(found) > 5 else ''}"
-            raise UserError(f"{source} holds several files to choose from: {names}; give one of them")
+            raise UserError(f"{source} holds several files to choose from: {listed(found)}; give one of them")
         if found:
             return open_file(source, found[0]), f"{source}: {found[0]}"
     raise UserError(f"{source} holds no file called {' or '.join(patterns)}")

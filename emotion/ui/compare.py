@@ -20,6 +20,7 @@ from emotion.media import read_image
 from emotion.outputs import Result
 from emotion.ui import face, image, pieces, plots
 from emotion.ui.theme import KEPT_SECONDS
+from emotion.ui.work import answering, guarded
 
 EMPTY = pieces.note(
     "Choose a picture to begin.",
@@ -174,14 +175,9 @@ class CompareTab:
         if path is None:
             yield {self.message: gr.skip()}  # one may be on its way
             return
-        try:
-            for step in read(self.models, path, names):
-                yield self._shown(step) if isinstance(step, Comparison) else self._say(pieces.busy(step))
-        except UserError as problem:
-            yield self._cleared(pieces.error(str(problem)))
-        except Exception:
-            yield self._cleared(pieces.error("an error in this program; the server's log has the details"))
-            raise
+        steps = read(self.models, path, names)
+        shown = (self._shown(s) if isinstance(s, Comparison) else self._say(pieces.busy(s)) for s in steps)
+        yield from guarded(shown, lambda problem: self._cleared(pieces.error(problem)))
 
     def example(self, names: list[str], event: gr.EventData) -> Iterator[dict[Any, Any]]:
         """Let the models read an example."""
@@ -265,10 +261,8 @@ def _endpoint(models: pieces.Models) -> None:
         """
         if not image:
             raise gr.Error("give a picture", print_exception=False)
-        try:
+        with answering():
             *_, found = read(models, image, names or models.names())
-        except UserError as problem:
-            raise gr.Error(str(problem), print_exception=False) from problem
         return {
             "agreement": found.agreement,
             "expressions": [found.expressions(n) for n in range(len(found.results[0]))],

@@ -19,6 +19,7 @@ from emotion.media import read_image
 from emotion.outputs import Result
 from emotion.ui import face, pieces
 from emotion.ui.theme import KEPT_SECONDS
+from emotion.ui.work import answering, guarded
 
 PORTRAIT_SIDE = 192  # pixels
 # File, caption, what is to be seen, licence; sources in examples/LICENSES.md.
@@ -161,14 +162,9 @@ class ImageTab:
         if path is None:
             yield {self.message: gr.skip()}  # one may be on its way
             return
-        try:
-            for step in look(self.models, path, model):
-                yield self._shown(step) if isinstance(step, View) else self._say(pieces.busy(step))
-        except UserError as problem:
-            yield self._failed(str(problem))
-        except Exception:
-            yield self._failed("an error in this program; the server's log has the details")
-            raise
+        steps = look(self.models, path, model)
+        shown = (self._shown(s) if isinstance(s, View) else self._say(pieces.busy(s)) for s in steps)
+        yield from guarded(shown, self._failed)
 
     def example(self, model: str, event: gr.EventData) -> Iterator[dict[Any, Any]]:
         """Run the model on an example."""
@@ -272,10 +268,8 @@ def _endpoint(models: pieces.Models) -> None:
         """
         if not image:
             raise gr.Error("give a picture", print_exception=False)
-        try:
+        with answering():
             return models.predictor(model).image(read_image(image), source=Path(image).name).to_dict()
-        except UserError as problem:
-            raise gr.Error(str(problem), print_exception=False) from problem
 
     with gr.Row(visible=False):
         inputs = [pieces.picture_input(label="image"), gr.Textbox(models.names()[0], label="model")]

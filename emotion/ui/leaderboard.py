@@ -7,8 +7,8 @@ from typing import Any
 
 import gradio as gr
 
-from emotion.errors import UserError
 from emotion.ui import pieces, plots
+from emotion.ui.work import answering
 from eval import leaderboard as boards
 from eval import plot, render
 from eval.leaderboard import Row, Table
@@ -154,10 +154,8 @@ def leaderboard(track: str = "expression") -> list[dict[str, Any]]:
     """
     if track not in TRACKS:
         raise gr.Error(f"no track {track!r}; there are: {', '.join(TRACKS)}", print_exception=False)
-    try:
+    with answering():
         tables, _ = boards.tables_of([FOLDER], track)
-    except UserError as problem:
-        raise gr.Error(str(problem), print_exception=False) from problem
     return [
         {"track": t.track, "dataset": t.dataset, "split": t.split, "protocol": t.protocol, "rank": t.rank(row)}
         | {name: getattr(row, name) for name in ("model", "measured", "origin", "note", "command")}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from emotion.errors import UserError
 from emotion.media import video
 from emotion.outputs import Result
 from emotion.ui import curves, pieces, readouts
-from emotion.ui.work import Stops, left, watched
+from emotion.ui.work import Stops, answering, guarded, told, watched
 
 LONGEST = 600.0  # seconds of video that the page takes; the command line takes any
 RATES = [("5 frames per second", "5"), ("10 frames per second", "10"), ("every frame", "all")]
@@ -96,13 +95,9 @@ class VideoTab:
         if path is None:
             yield self.reset()
             return
+        steps = self._steps(path, model, rate, request.session_hash)
         try:
-            yield from self._steps(path, model, rate, request.session_hash)
-        except UserError as problem:
-            yield self.reset(pieces.error(str(problem)))
-        except Exception:
-            yield self.reset(pieces.error("an error in this program; the server's log has the details"))
-            raise
+            yield from guarded(steps, lambda problem: self.reset(pieces.error(problem)))
         finally:
             self.stops.end(request.session_hash)
 
@@ -110,29 +105,16 @@ class VideoTab:
         info = checked(path)
         yield self._busy(f"Loading {model}…" if not self.models.is_loaded(model) else "Opening the video…")
         predictor = self.models.predictor(model)
-        stop, started = self.stops.start(session), time.monotonic()
+        stop = self.stops.start(session)
         reading = watched(lambda tell: predictor.video(path, rate=_rate(rate), progress=tell), stop)
-        result = yield from self._reported(reading, "Reading faces", started)
+        result = yield from told(reading, "Reading faces", self._busy)
         until = info.seconds if not stop.is_set() else float(result.timestamps[-1])
-        stop, started = self.stops.start(session), time.monotonic()
+        stop = self.stops.start(session)
         with tempfile.TemporaryDirectory() as scratch:
             target = Path(scratch) / "film.mp4"
             drawing = watched(lambda tell: film.annotate(path, result, target, until=until, progress=tell), stop)
-            yield from self._reported(drawing, "Drawing the annotated video", started)
+            yield from told(drawing, "Drawing the annotated video", self._busy)
             yield self._shown(result, target.read_bytes(), until)
-
-    def _reported(self, work: Any, doing: str, started: float) -> Iterator[dict[Any, Any]]:
-        """Pass reports on as words; returns the work's result."""
-        yield self._busy(f"{doing}…", stoppable=True)
-        while True:
-            try:
-                done, total = next(work)
-            except StopIteration as end:
-                return end.value
-            where = f"{doing}: {done:.1f} of {total:.1f} s" if total else f"{doing}: {done:.1f} s"
-            words = left(started, done, total)
-            share = done / total if total else None
-            yield self._busy(f"{where}{', ' if words else ''}{words}", share, stoppable=True)
 
     def _busy(self, text: str, share: float | None = None, stoppable: bool = False) -> dict[Any, Any]:
         return {
@@ -228,11 +210,9 @@ def _endpoint(models: pieces.Models) -> None:
         """
         if not video:
             raise gr.Error("give a video", print_exception=False)
-        try:
+        with answering():
             checked(video)
             result = models.predictor(model).video(video, rate=frames_per_second or "all")
-        except UserError as problem:
-            raise gr.Error(str(problem), print_exception=False) from problem
         document = {} if only_summary else {"result": replace(result, source=Path(video).name).to_dict()}
         return {"summary": timeline.summary(result), **document}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from emotion.errors import UserError
 from emotion.media import audio, video
 from emotion.outputs import Faces, Result, Task
 from emotion.ui import curves, modalities, pieces
-from emotion.ui.work import Stops, left, watched
+from emotion.ui.work import Stops, answering, guarded, told, watched
 
 READS = "ClipInput"
 LONGEST = 600.0  # seconds that the page takes; the command line takes any
@@ -93,13 +92,9 @@ class VoiceTab:
         if path is None:
             yield self.reset()
             return
+        steps = self._steps(path, model, request.session_hash)
         try:
-            yield from self._steps(path, model, request.session_hash)
-        except UserError as problem:
-            yield self.reset(pieces.error(str(problem)))
-        except Exception:
-            yield self.reset(pieces.error("an error in this program; the server's log has the details"))
-            raise
+            yield from guarded(steps, lambda problem: self.reset(pieces.error(problem)))
         finally:
             self.stops.end(request.session_hash)
 
@@ -107,19 +102,9 @@ class VoiceTab:
         length = checked(path)
         yield self._busy(f"Loading {model}…" if not self.models.is_loaded(model) else "Opening the clip…")
         predictor = self.models.predictor(model, READS)
-        stop, started = self.stops.start(session), time.monotonic()
-        reading = watched(lambda tell: predictor.clip(path, progress=tell), stop)
-        yield self._busy("Listening and looking…", stoppable=True)
-        while True:
-            try:
-                done, total = next(reading)
-            except StopIteration as end:
-                yield self._shown(path, end.value, length)
-                return
-            where = f"Listening and looking: {done:.1f} of {total:.1f} s" if total else f"{done:.1f} s done"
-            words = left(started, done, total)
-            share = done / total if total else None
-            yield self._busy(f"{where}{', ' if words else ''}{words}", share, stoppable=True)
+        reading = watched(lambda tell: predictor.clip(path, progress=tell), self.stops.start(session))
+        result = yield from told(reading, "Listening and looking", self._busy)
+        yield self._shown(path, result, length)
 
     def _busy(self, text: str, share: float | None = None, stoppable: bool = False) -> dict[Any, Any]:
         return {
@@ -244,12 +229,10 @@ def _endpoint(models: pieces.Models) -> None:
         """
         if not clip:
             raise gr.Error("give a clip", print_exception=False)
-        try:
+        with answering():
             checked(clip)
             predictor = models.predictor(model, READS)
             return predictor.clip(clip, rate="faithful" if faithful else per_second or None).to_dict()
-        except UserError as problem:
-            raise gr.Error(str(problem), print_exception=False) from problem
 
     with gr.Row(visible=False):
         inputs = [

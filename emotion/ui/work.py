@@ -1,17 +1,45 @@
-"""Long work of one session: in a thread of its own, with progress, time left, and a way to stop it."""
+"""Work of a session: what stops it is told in words; long work has progress, time left, and a way to stop it."""
 
 from __future__ import annotations
 
 import queue
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import gradio as gr
+
+from emotion.errors import UserError
 
 Done = TypeVar("Done")
 Progress = Callable[[float, float], bool]  # told what is done of how much; answers whether to go on
 EVERY = 0.3  # seconds between two reports
+
+
+Update = dict[Any, Any]  # component -> what it shows now
+
+
+def guarded(steps: Iterator[Update], failed: Callable[[str], Update]) -> Iterator[Update]:
+    """Pass updates on; a problem becomes the last one, made from its words. Unforeseen errors are also logged."""
+    try:
+        yield from steps
+    except UserError as problem:
+        yield failed(str(problem))
+    except Exception:
+        yield failed("an error in this program; the server's log has the details")
+        raise
+
+
+@contextmanager
+def answering() -> Iterator[None]:
+    """In API functions: what a user can mend is answered as an error, and not logged."""
+    try:
+        yield
+    except UserError as problem:
+        raise gr.Error(str(problem), print_exception=False) from problem
 
 
 class Stops:
@@ -62,6 +90,28 @@ def watched(work: Callable[[Progress], Done], stop: threading.Event) -> Generato
             stop.set()
             raise
     return job.result()
+
+
+def told(
+    work: Generator[tuple[float, float], None, Done], doing: str, busy: Callable[..., Update]
+) -> Generator[Update, None, Done]:
+    """Pass the reports of `watched` work in seconds on as updates, returns its result.
+
+    Args:
+        work: what runs.
+        doing: it in words.
+        busy: (words, share done or None, stoppable=True) -> update.
+    """
+    started = time.monotonic()
+    yield busy(f"{doing}…", None, stoppable=True)
+    while True:
+        try:
+            done, total = next(work)
+        except StopIteration as end:
+            return end.value
+        where = f"{doing}: {done:.1f} of {total:.1f} s" if total else f"{doing}: {done:.1f} s"
+        words = left(started, done, total)
+        yield busy(f"{where}{', ' if words else ''}{words}", done / total if total else None, stoppable=True)
 
 
 def left(started: float, done: float, total: float) -> str:
