@@ -156,7 +156,6 @@ def test_a_model_without_affect_heads_offers_none():
     with torch.inference_mode():
         out = model(faces(1))
     assert set(out) == set(model.labels) == set(model.decode(out)) == {"expression"}
-    assert esr.original_outputs(out["expression"])[1] is None
 
 
 # -- maps ------------------------------------------------------------------------------------------------------------
@@ -278,18 +277,27 @@ def test_table_of_a_result_has_the_biggest_face_of_every_frame():
     model = network(esr.esr9())
     with torch.inference_mode():
         logits = model(faces(3, model.config))
-    logits["valence_arousal"] = logits["valence_arousal"].clamp(-1, 1)
     boxes = np.array([[0, 0, 10, 10], [0, 0, 50, 50], [5, 5, 9, 9]])
     text = exports.esr_csv(result(model.decode(logits), boxes, [0, 0, 2]))
-    classes, values = esr.original_outputs(logits["expression"], logits["valence_arousal"])
-    rows = [(0.0, (classes[1], values[1])), (0.5, None), (1.0, (classes[2], values[2]))]
-    expected = exports.esr_table(rows, model.config.labels).splitlines()
     lines = text.splitlines()
-    assert len(lines[0].split(",")) == 31 and lines[0] == expected[0]
+    assert len(lines[0].split(",")) == 31 and len(lines) == 4
     assert lines[2] == "0.5" + ",None" * 30
-    for line, other in zip(lines, expected):
-        for a, b in zip(line.split(","), other.split(",")):
-            assert a == b or float(a) == pytest.approx(float(b), abs=1e-6)
+    for line, face in ((lines[1], 1), (lines[3], 2)):
+        cells = line.split(",")
+        raw = logits["valence_arousal"][:, face].numpy()
+        names = [exports.ESR_NAMES[model.config.labels[k]] for k in logits["expression"][:, face].argmax(-1)]
+        assert cells[4::3] == names
+        np.testing.assert_allclose(np.array(cells[6::3], float), raw[:, 0], rtol=1e-6)
+        np.testing.assert_allclose(np.array(cells[5::3], float), ((raw[:, 1] + 1) / 2).clip(0, 1), rtol=1e-6)
+        assert float(cells[3]) == pytest.approx(raw[:, 0].mean(), rel=1e-5)
+
+
+def test_table_refuses_expressions_that_the_original_has_no_name_for():
+    model = network(esr.replace(SMALL, affect=True, labels=tuple("abcdefgh")))
+    with torch.inference_mode():
+        tasks = model.decode(model(faces(1, model.config)))
+    with pytest.raises(UserError, match=r"no name for .*a, b"):
+        exports.esr_csv(result(tasks, np.array([[0, 0, 1, 1]]), [0]))
 
 
 def test_table_needs_branches_with_affect():

@@ -99,7 +99,7 @@ def _affect(result: Result, face: int, member: int | None = None) -> np.ndarray:
     """Arousal and valence of a face, as a member or (None) all say."""
     task = result.tasks["valence_arousal"]
     values = task.values[face] if member is None or task.members is None else task.members[member, face]
-    return values[[task.labels.index(name) for name in AXES]]
+    return values[[task.labels.index(name) for name in AXES]].clip(*task.bounds)
 
 
 def _rows(pen: _Pen, result: Result, face: int, line: float) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from emotion.errors import UserError
+from emotion.errors import UserError, listed
 from emotion.exports.abaw import FOLDERS, task_text
 from emotion.exports.abaw import files as abaw_files
 from emotion.exports.abaw import members as single_tasks
@@ -89,57 +89,35 @@ def nearest_rows(result: Result) -> np.ndarray:
 def esr_csv(result: Result) -> str:
     """A result in the original ESR's table: one line per frame, of the biggest face; `None` where there is no face.
 
-    Valences are those of the result, limited to [-1, 1]; the original does not limit them.
+    Columns are the ensemble's emotion, arousal and valence, then every branch's; nine branches give the original's 31.
+    The ensemble's emotion is the plurality of the branches. Arousal is mapped to [0, 1] and limited to it per branch,
+    valence is neither.
 
     Raises:
-        UserError: the model is no ensemble with valence and arousal.
+        UserError: the model is no ensemble with valence and arousal, or has other expressions than the original.
     """
     one = biggest(result)
     expression, affect = one.tasks.get("expression"), one.tasks.get("valence_arousal")
     if expression is None or affect is None or expression.members is None or affect.members is None:
         raise UserError(f"{result.model} has no branches with expression and valence/arousal: no ESR table possible")
-    classes = np.concatenate([expression.members.argmax(-1).T, expression.choice[:, None]], axis=1)
-    values = affect.members.transpose(1, 0, 2).copy()
-    values[..., 1] = np.clip((values[..., 1] + 1) / 2, 0, 1)
-    values = np.concatenate([values, values.mean(axis=1, keepdims=True)], axis=1)
-    rows = []
+    if unknown := set(expression.labels) - ESR_NAMES.keys():
+        raise UserError(f"the ESR table has no name for {result.model}'s {listed(sorted(unknown))}")
+    names = np.array([ESR_NAMES[label] for label in expression.labels])
+    classes = expression.members.argmax(-1)  # [B, N]
+    plurality = (classes[..., None] == np.arange(len(names))).sum(axis=0).argmax(axis=1)
+    values = affect.members[..., [affect.labels.index(axis) for axis in ("arousal", "valence")]].copy()  # [B, N, 2]
+    values[..., 0] = np.clip((values[..., 0] + 1) / 2, 0, 1)
+    values = np.concatenate([values.swapaxes(0, 1).copy().mean(axis=1)[None], values])
+    columns = [c for name, v in zip([names[plurality], *names[classes]], values) for c in (name, v[:, 0], v[:, 1])]
+    rows = list(zip(*(column.tolist() for column in columns)))  # per face
     face_of = dict(zip(one.frame.tolist(), range(len(one))))
-    for f, time in enumerate(result.timestamps.tolist()):
-        i = face_of.get(f)
-        rows.append((time, None if i is None else (classes[i], values[i])))
-    return esr_table(rows, expression.labels, len(expression.members))
-
-
-def esr_table(
-    rows: Iterable[tuple[float, tuple[np.ndarray, np.ndarray] | None]], labels: Sequence[str], branches: int = 9
-) -> str:
-    """The text of the original ESR's CSV file.
-
-    Args:
-        rows: seconds, and for the face of that frame its classes [B + 1] and its valence and arousal [B + 1, 2] as
-            `models.esr.original_outputs` gives them (branches first, ensemble last), or None without a face.
-        labels: canonical names of the classes.
-        branches: B; nine give the original's 31 columns.
-    """
+    members = ["Ensemble", *(f"Branch_{b}" for b in range(len(classes)))]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    members = ["Ensemble", *(f"Branch_{b}" for b in range(branches))]
     writer.writerow(["Timestamp(sec)", *(f"{m}_{x}" for m in members for x in ("Emotion", "Arousal", "Valence"))])
-    for time, face in rows:
-        cells: list[object] = ["None"] * (3 * len(members))
-        if face is not None:
-            classes, values = face
-            order = [branches, *range(branches)]  # the ensemble comes first in the file
-            cells = [
-                x for i in order for x in (ESR_NAMES[labels[classes[i]]], float(values[i][1]), float(values[i][0]))
-            ]
-        writer.writerow([time, *cells])
+    for f, time in enumerate(result.timestamps.tolist()):
+        writer.writerow([time, *(rows[face_of[f]] if f in face_of else ["None"] * len(columns))])
     return out.getvalue()
-
-
-def esr_csv_name(source: str | Path) -> str:
-    """The file name the original gives its table: the input's name up to the first dot, and `.csv`."""
-    return Path(source).name.split(".")[0] + ".csv"
 
 
 def fg2020_files(tasks: dict[str, Task], members: Sequence[str]) -> dict[str, str]:

@@ -191,8 +191,8 @@ class ESR(Pretrained, nn.Module):
         """Probabilities, votes, valence/arousal and uncertainty.
 
         `expression.values` is the mean of the branches' probabilities, `expression.votes` the share of branches per
-        class, `expression.choice` follows `config.decision`. Valence and arousal are the mean over branches of values
-        clipped to [-1, 1]; their uncertainty is the standard deviation over branches.
+        class, `expression.choice` follows `config.decision`. Valence and arousal are the mean over branches, limited
+        to [-1, 1], which single branches may exceed; their uncertainty is the standard deviation over branches.
         """
         members = (logits["expression"].detach().float() / self.config.temperature).softmax(-1).cpu().numpy()
         votes = vote_share(logits["expression"])
@@ -209,11 +209,11 @@ class ESR(Pretrained, nn.Module):
             )
         }
         if "valence_arousal" in logits:
-            affect = logits["valence_arousal"].detach().float().clamp(-1, 1).cpu().numpy()
+            affect = logits["valence_arousal"].detach().float().cpu().numpy()
             tasks["valence_arousal"] = Task(
                 kind="continuous",
                 labels=vocab.VALENCE_AROUSAL,
-                values=affect.mean(axis=0),
+                values=affect.mean(axis=0).clip(-1, 1),
                 bounds=(-1.0, 1.0),
                 members=affect,
                 uncertainty={"epistemic": uncertainty.spread(affect)},
@@ -256,23 +256,3 @@ def normalise_maps(maps: Tensor) -> Tensor:
 def vote_share(logits: Tensor) -> np.ndarray:
     """Share of branches whose strongest class it is: logits [B, N, K] -> float32 [N, K]."""
     return F.one_hot(logits.argmax(-1), logits.shape[-1]).float().mean(0).cpu().numpy()
-
-
-def original_outputs(logits: Tensor, affect: Tensor | None = None) -> tuple[np.ndarray, np.ndarray | None]:
-    """What the original framework reports, for compatibility.
-
-    Args:
-        logits: [B, N, K]; affect: raw valence, arousal [B, N, 2].
-
-    Returns:
-        Classes [N, B + 1] and valence/arousal [N, B + 1, 2], branches first, the ensemble last: plurality of the
-        classes, mean of the values. Arousal is mapped to [0, 1] and clipped per branch, valence is left as it is.
-    """
-    classes = logits.argmax(-1).T.cpu().numpy()
-    ensemble = vote_share(logits).argmax(axis=1)
-    names = np.concatenate([classes, ensemble[:, None]], axis=1)
-    if affect is None:
-        return names, None
-    values = affect.detach().float().permute(1, 0, 2).cpu().numpy().copy()
-    values[..., 1] = np.clip((values[..., 1] + 1) / 2, 0, 1)
-    return names, np.concatenate([values, values.mean(axis=1, keepdims=True)], axis=1)

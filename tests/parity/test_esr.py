@@ -13,7 +13,7 @@ import torch
 from pydantic import TypeAdapter
 from torch.utils.data import DataLoader
 
-from emotion import explain, exports, faces, hub, importers, labels
+from emotion import explain, exports, faces, hub, importers, labels, outputs
 from emotion.datasets import Samples, affectnet, ckplus, ferplus
 from emotion.errors import UserError
 from emotion.media import sampling
@@ -112,17 +112,29 @@ def test_grad_cam(case, imported):
         assert (maps[dead] == 0).all() and (maps[~dead].max((1, 2)) == 1).all()
 
 
+def reading(logits, affect):
+    """What a model with these raw outputs says of faces in frames of their own."""
+    tasks = esr.ESR(esr.esr9(branches=1)).decode({"expression": logits, "valence_arousal": affect})
+    n = logits.shape[1]
+    found = faces.Faces(np.tile([0, 0, 9, 9], (n, 1)), np.ones(n))
+    return outputs.Result("esr", (9, 9), np.arange(n, dtype=float), np.arange(n), found, tasks)
+
+
 def test_aggregate():
     case = common.case("esr", "aggregate")
     z = common.load("esr", "aggregate.npz")
     logits, affect = (torch.from_numpy(z[k]).transpose(0, 1) for k in ("emotion", "affect"))
-    classes, values = esr.original_outputs(logits, affect)
-    assert (classes[:, :-1] == z["branch_index"]).all()
-    assert (classes[:, -1] == z["ensemble_index"]).all()
-    common.assert_close(values, z["affect_out"], case)
-    assert [exports.ESR_NAMES[labels.AFFECTNET[k]] for k in classes[0]] == case["names_first_case"]
-    decoded = esr.ESR(esr.esr9(branches=1)).decode({"expression": logits, "valence_arousal": affect})
-    assert (decoded["expression"].choice == z["ensemble_index"]).all()
+    result = reading(logits, affect)
+    assert (result.tasks["expression"].choice == z["ensemble_index"]).all()
+    rows = [line.split(",")[1:] for line in exports.esr_csv(result).splitlines()[1:]]
+    names = np.array([exports.ESR_NAMES[label] for label in labels.AFFECTNET])
+    for row, branches, ensemble, affects in zip(
+        rows, z["branch_index"], z["ensemble_index"], z["affect_out"], strict=True
+    ):
+        assert row[::3] == names[[ensemble, *branches]].tolist()
+        told = np.array([row[2::3], row[1::3]], float).T  # valence, arousal; the ensemble first
+        common.assert_close(np.roll(told, -1, axis=0), affects, case)
+    assert [*rows[0][3::3], rows[0][0]] == case["names_first_case"]
 
 
 def test_csv():
@@ -130,12 +142,11 @@ def test_csv():
     z = common.load("esr", "aggregate.npz")
     k = int(re.search(r"aggregate case (\d+)", fixture["rows_of"])[1])
     logits, affect = (torch.from_numpy(z[name][k : k + 1]).transpose(0, 1) for name in ("emotion", "affect"))
-    classes, values = esr.original_outputs(logits, affect)
-    lines = [line.split(",") for line in fixture["text"].splitlines()[1:]]
-    rows = [(float(time), None if name == "None" else (classes[0], values[0])) for time, name, *_ in lines]
-    assert [face is None for _, face in rows] == [False, True, True]
-    assert exports.esr_table(rows, labels.AFFECTNET) == fixture["text"]
-    assert exports.esr_csv_name(fixture["file_name_for"]) == fixture["file_name"]
+    lines = [line.split(",")[:2] for line in fixture["text"].splitlines()[1:]]
+    seen = np.array([f for f, (_, name) in enumerate(lines) if name != "None"])
+    one = reading(logits.expand(-1, len(seen), -1), affect.expand(-1, len(seen), -1))
+    result = replace(one, timestamps=np.array([float(time) for time, _ in lines]), frame=seen)
+    assert exports.esr_csv(result) == fixture["text"]
 
 
 def test_frames():
@@ -183,10 +194,11 @@ def test_picture_to_result(case, imported):
     np.testing.assert_allclose(tensor, expected["tensor"], rtol=0, atol=case["tensor_atol"])
     with torch.inference_mode():
         out = model(x)
-    classes, values = esr.original_outputs(out["expression"], out["valence_arousal"])
-    assert (classes[0, :-1] == expected["branch_index"]).all()
-    assert [exports.ESR_NAMES[model.config.labels[k]] for k in classes[0]] == case["emotions"]
-    common.assert_close(values[0], expected["affect"], case, "valence and arousal")
+    row = exports.esr_csv(reading(out["expression"], out["valence_arousal"])).splitlines()[1].split(",")[1:]
+    assert (out["expression"][:, 0].argmax(-1).numpy() == expected["branch_index"]).all()
+    assert [*row[3::3], row[0]] == case["emotions"]
+    told = np.array([row[2::3], row[1::3]], float).T  # valence, arousal; the ensemble first
+    common.assert_close(np.roll(told, -1, axis=0), expected["affect"], case, "valence and arousal")
 
 
 # -- labels ----------------------------------------------------------------------------------------------------------
