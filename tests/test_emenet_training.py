@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import itertools
 from dataclasses import replace
 
@@ -15,6 +16,7 @@ from emotion.errors import UserError
 from emotion.labels import FERPLUS
 from emotion.models import emenet
 from emotion.models.base import FaceInput
+from emotion.models.mobilefacenet import MobileFaceNet, MobileFaceNetConfig
 from train import calibrate, loop, soft_labels
 from train import recipe as recipes
 from train.__main__ import main
@@ -69,7 +71,8 @@ def test_teachers_then_students(teacher, data, tmp_path):
     recipe = write(tmp_path, distill=True)
     with pytest.raises(UserError, match="need one teacher"):
         build(recipes.load(str(recipe)), {"affwild2": data}, None)
-    assert main([str(recipe), "--data", str(data), "--out", str(tmp_path / "s"), "--init", str(teacher)]) == 0
+    assert main([str(recipe), "--data", str(data), "--out", str(tmp_path / "s"), "--teacher", str(teacher)]) == 0
+    assert "--data DIR --teacher CHECKPOINT`" in (tmp_path / "s" / "emenet_v.test" / "README.md").read_text()
     student, first = hub.load(tmp_path / "s" / "emenet_v.test"), hub.load(teacher)
     assert student.config.members == first.config.members == 2
     assert student.config.temperature != emenet.Temperature()
@@ -77,10 +80,58 @@ def test_teachers_then_students(teacher, data, tmp_path):
     trunk, path = first.members[0].backbone.conv1.conv.weight, str(teacher)
     begun = build(recipes.load(str(write(tmp_path))), {"affwild2": data}, path).model
     assert all(torch.equal(m.backbone.conv1.conv.weight, trunk) for m in begun.members)
-    begun = build(recipes.load(str(recipe)), {"affwild2": data}, f"{path},{path}").model
+    begun = build(recipes.load(str(recipe)), {"affwild2": data}, path, path).model
     assert all(torch.equal(m.backbone.conv1.conv.weight, trunk) for m in begun.members)
     a, b = (m.members[0].state_dict() for m in (student, first))
     assert all(not torch.equal(a[k], b[k]) for k in ("backbone.conv1.conv.weight", "heads.expression.decoder.weight"))
+
+
+def test_teachers_are_asked_for_where_there_are_students_and_only_there(teacher, data, tmp_path, capsys):
+    for distill, given, message in (
+        (True, [], "--teacher CHECKPOINT"),
+        (False, ["--teacher", "x"], "from labels alone"),
+    ):
+        recipe = write(tmp_path, distill=distill)
+        assert main([str(recipe), "--data", str(data), "--out", str(tmp_path / "out"), *given]) == 2
+        assert message in capsys.readouterr().err
+    hub.save(MobileFaceNet(MobileFaceNetConfig()), "mobilefacenet", tmp_path / "face", hub.Card("a.b", "MIT", True), "")
+    student = recipes.load(str(write(tmp_path, distill=True)))
+    for wrong, message in (
+        (tmp_path / "face", "not from MobileFaceNet"),
+        (tmp_path / "no.npz", "no file of soft labels"),
+    ):
+        with pytest.raises(UserError, match=message):
+            build(student, {"affwild2": data}, None, str(wrong))
+
+
+def test_soft_labels_by_command_teach_as_their_ensemble_does(teacher, data, tmp_path, capsys):
+    path, file = write(tmp_path, distill=True), tmp_path / "soft.npz"
+    command = [str(teacher), "--data", str(data), "--recipe", str(path)]
+    assert soft_labels.main([*command, "-o", str(file)]) == 0
+    assert capsys.readouterr().out.split() == [
+        str(file),
+        *(str(tmp_path / f"soft_affinity.{e}") for e in ("csv", "svg")),
+    ]
+    recipe, folders = recipes.load(str(path)), {"affwild2": data}
+    train = build(recipe, folders, None, str(file)).train
+    with np.load(file) as stored:
+        assert stored["valence_arousal"].shape == (2, len(train.ids), 2, 20), "every member's logits"
+    asked = build(recipe, folders, None, str(teacher)).train.soft
+    for task, p in train.soft.items():
+        torch.testing.assert_close(p, asked[task], atol=2e-3, rtol=0)
+    with (tmp_path / "soft_affinity.csv").open() as table:
+        (_, *names), *rows = csv.reader(table)
+    assert names[:2] == ["neutral", "anger"] and names[7] == "valence -1.00" and names[-1] == "arousal +1.00"
+    assert [row[0] for row in rows] == names
+    p = np.concatenate([asked[t].flatten(1) for t in ("expression", "valence_arousal")], axis=1)
+    np.testing.assert_allclose(np.array([row[1:] for row in rows], float), soft_labels.affinity(p), atol=2e-3)
+
+    assert soft_labels.main([*command, "-o", str(tmp_path / "soft.csv")]) == 2
+    assert "written as .npz" in capsys.readouterr().err
+    answers = soft_labels.load(file)
+    soft_labels.save(file, replace(answers, names=("elsewhere", *answers.names[1:])))
+    with pytest.raises(UserError, match="has not seen 1 of the students' pictures"):
+        build(recipe, folders, None, str(file))
 
 
 def test_one_stage_trains_one_member_and_soft_labels_are_the_mean(teacher, data, tmp_path):
@@ -102,9 +153,6 @@ def test_one_stage_trains_one_member_and_soft_labels_are_the_mean(teacher, data,
     with torch.inference_mode():
         alone = model.sequence(model.embed(model.config.input.tensor(faces)))
     torch.testing.assert_close(logits["expression"][:, film], alone["expression"], rtol=1e-4, atol=1e-5)
-    soft_labels.save(tmp_path / "soft.npz", trainee.train, logits)
-    with np.load(tmp_path / "soft.npz") as stored:
-        assert stored["expression"].shape == (2, len(trainee.train.ids), 7)
 
 
 def test_a_hearing_teacher_learns_from_sound(data, tmp_path):

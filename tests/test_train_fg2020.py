@@ -261,7 +261,7 @@ def test_recipes_from_teacher_to_sequence(tmp_path: Path, monkeypatch: pytest.Mo
     assert main([str(teacher), "--smoke", "--out", "t"]) == 0
     students = recipe_file(tmp_path, "fg2020-students")
     assert main([str(students), "--smoke", "--out", "u"]) == 0  # of an untrained teacher
-    assert main([str(students), "--smoke", "--out", "s", "--init", "t/fg2020.teacher"]) == 0
+    assert main([str(students), "--smoke", "--out", "s", "--teacher", "t/fg2020.teacher"]) == 0
     ensemble = hub.load("s/fg2020.students")
     assert len(ensemble.cnns) == 5
     assert any("ccc_valence" in k for k in ensemble.card.metrics)

@@ -26,7 +26,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("recipe", nargs="?", help="name of a recipe, or path of a YAML file")
     parser.add_argument("--data", action="append", default=[], metavar="[NAME=]DIR", help="folder of a data set")
     parser.add_argument("--out", type=Path, help="run folder (default: runs/RECIPE); an unfinished run goes on")
-    parser.add_argument("--init", help="checkpoint to start from (registry name or folder)")
+    parser.add_argument(
+        "--init", help="checkpoint to start from (registry name or folder; some recipes: several, with commas)"
+    )
+    parser.add_argument("--teacher", metavar="CHECKPOINT", help="whom students learn from (recipes with distill: true)")
     parser.add_argument("--seed", type=int, help="instead of the recipe's")
     parser.add_argument("--smoke", action="store_true", help="one epoch per stage on synthetic data: does it run?")
     parser.add_argument("--list", action="store_true", help="show the recipes")
@@ -53,6 +56,12 @@ def main(argv: list[str] | None = None) -> int:
 def run(args: argparse.Namespace) -> Path:
     """Train as the arguments say and write the checkpoint; returns its folder."""
     recipe = recipes.load(args.recipe)
+    students = bool(recipe.rest.get("distill"))
+    if args.teacher and not students:
+        wanted = ", ".join(n for n in recipes.names() if recipes.load(n).rest.get("distill"))
+        raise UserError(f"{args.recipe} learns from labels alone, without --teacher; students are trained by {wanted}")
+    if students and not (args.teacher or args.smoke):
+        raise UserError(f"{args.recipe} trains students: say whom they learn from with --teacher CHECKPOINT")
     if args.seed is not None:
         recipe = dataclasses.replace(recipe, settings=dataclasses.replace(recipe.settings, seed=args.seed))
     out = args.out or Path("runs") / (Path(args.recipe).stem + ("-smoke" if args.smoke else ""))
@@ -62,8 +71,11 @@ def run(args: argparse.Namespace) -> Path:
     else:
         folders = recipes.data_folders(recipe, args.data)
     method = _method(recipe)
-    init = args.init or (_untrained(recipe, folders, out / "start") if args.smoke else None)
-    trainee = method.build(recipe, folders, init)
+    start = _untrained(recipe, folders, out / "start") if args.smoke else None
+    if students:
+        trainee = method.build(recipe, folders, args.init, args.teacher or start)
+    else:
+        trainee = method.build(recipe, folders, args.init or start)
     history = loop.fit(trainee, out, recipe.settings)
     curves.plot(history).savefig(out / "curves.svg")
     card, text = method.report(trainee, recipe, _command(args))
@@ -100,7 +112,8 @@ def _method(recipe: Recipe) -> ModuleType:
 def _command(args: argparse.Namespace) -> str:
     """The command that reproduces the run, with folder names left out."""
     data = " ".join(f"--data {d.split('=')[0] + '=' if '=' in d else ''}DIR" for d in args.data)
-    extra = (" --init CHECKPOINT" if args.init else "") + (f" --seed {args.seed}" if args.seed is not None else "")
+    extra = "".join(f" --{name} CHECKPOINT" for name in ("init", "teacher") if getattr(args, name))
+    extra += f" --seed {args.seed}" if args.seed is not None else ""
     return f"python -m train {args.recipe} {data}{extra}".strip()
 
 

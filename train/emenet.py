@@ -16,22 +16,19 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from emotion import hub
-from emotion.datasets import Samples
 from emotion.errors import UserError
-from emotion.models.emenet import EMENet, EMENetConfig
-from emotion.models.marblenet import MarbleNet
-from emotion.models.mobilefacenet import MobileFaceNet
+from emotion.models.emenet import EMENet
 from train import calibrate, soft_labels
 from train import report as figures_of
 from train.augment import Augment
-from train.emenet_data import Clips, LongBatches, affwild2_sound
+from train.emenet_data import Clips, LongBatches, cutter
 from train.emenet_losses import Balance, combine, hard_loss, soft_loss
+from train.emenet_start import Helpers, start, taught
 from train.fg2020_data import TaskBatches, whole
 from train.loop import Schedule, Stage
 from train.recipe import Recipe, parse, samples
 
 EPOCHS = {"shortest": TaskBatches, "longest": LongBatches}
-EMOTIONS = ("expression", "action_units", "valence_arousal")
 
 
 @dataclass(frozen=True)
@@ -87,24 +84,6 @@ class Options:
     def weights(self, task: str) -> tuple[float, ...] | None:
         """Weights of a task's labels, None for none."""
         return {"expression": self.expression_weights, "action_units": self.action_unit_weights}.get(task) or None
-
-
-@dataclass(frozen=True)
-class Helpers:
-    """Networks that only help training: landmark and voice teachers (frozen), None without those heads."""
-
-    landmarks: MobileFaceNet | None = None
-    voice: MarbleNet | None = None
-
-    @torch.no_grad()
-    def targets(self, x: Tensor, sound: Tensor | None) -> dict[str, Tensor]:
-        """What the auxiliary heads should say of pictures [N, C, H, W] and sound [N, L]."""
-        out = {}
-        if self.landmarks is not None:
-            out["landmarks"] = self.landmarks.to(x.device)(x)["landmarks"]
-        if self.voice is not None:
-            out["voice"] = self.voice.to(x.device)(sound)["voice"]
-        return out
 
 
 @dataclass(frozen=True)
@@ -181,7 +160,7 @@ class EMENetTrainee:
     ) -> None:
         self.model, self.train, self.valid = model, train, valid
         self.phases, self.options, self.augment, self.helpers = phases, options, augment, helpers
-        self.tasks = [t for t in EMOTIONS if t in model.config.outputs]
+        self.tasks = [t for t in soft_labels.EMOTIONS if t in model.config.outputs]
         self.balance = Balance(tuple(model.config.outputs))
         if not all(0 <= p.member < model.config.members for p in phases):
             raise UserError(f"a stage trains a member that the model lacks; it has {model.config.members}")
@@ -265,7 +244,9 @@ class EMENetTrainee:
             self.balance.update({t: figures[f"{t}_total"] for t in self.tasks if f"{t}_total" in figures})
 
 
-def build(recipe: Recipe, folders: dict[str, Path], init: str | None) -> EMENetTrainee:
+def build(
+    recipe: Recipe, folders: dict[str, Path], init: str | None, teacher: str | EMENet | None = None
+) -> EMENetTrainee:
     """The trainee of an EMENet recipe.
 
     Args:
@@ -273,8 +254,10 @@ def build(recipe: Recipe, folders: dict[str, Path], init: str | None) -> EMENetT
             of extracted sound below the data set's, for models that hear), and those of `Options`.
         folders: of the data sets.
         init: checkpoints to start from, separated by commas: a MobileFaceNet (start of every member's face network,
-            and the teacher of the landmark head), a MarbleNet (the same for sound), and EMENets: the last one is the
-            teacher where the recipe says `distill: true`, another's first member starts all members' face networks.
+            and the teacher of the landmark head), a MarbleNet (the same for sound), an EMENet (its first member's
+            trunks start all members).
+        teacher: whom students (`distill: true`) learn from, see `emenet_start.taught`; None: the last EMENet of `init`,
+            from which they then do not start.
 
     Raises:
         UserError: fields, data or files that do not fit.
@@ -290,64 +273,21 @@ def build(recipe: Recipe, folders: dict[str, Path], init: str | None) -> EMENetT
         if (weights := options.weights(task)) and len(weights) != model.config.outputs.get(task):
             raise UserError(f"{len(weights)} weights for the labels of {task}; the model has {model.labels.get(task)}")
     given = [hub.load(s) for s in (init or "").split(",") if s]
-    ensembles = [m for m in given if isinstance(m, EMENet)]
-    teacher = ensembles.pop() if options.distill and ensembles else None
-    helpers = start(model, [m for m in given if m is not teacher])
+    if options.distill and teacher is None:
+        teacher = next((m for m in reversed(given) if isinstance(m, EMENet)), None)
+        if teacher is None:
+            raise UserError("students need one teacher: add --teacher CHECKPOINT (the recipe emenet-teacher trains it)")
+        given.remove(teacher)
+    helpers = start(model, given)
     parts = {role: samples(recipe, role, folders) for role in ("train", "valid")}
-    cutter = _cutter(model.config, parts["train"], folders, folder) if model.config.sound else None
-    labels = {t: names for t, names in model.labels.items() if t in EMOTIONS}
+    cut = cutter(model.config, parts["train"], folders, folder)
+    labels = {t: names for t, names in model.labels.items() if t in soft_labels.EMOTIONS}
     train, valid = (
-        Clips(parts[role], model.config.input, labels, options.frames, options.fps, cutter)
-        for role in ("train", "valid")
+        Clips(parts[role], model.config.input, labels, options.frames, options.fps, cut) for role in ("train", "valid")
     )
     if options.distill:
-        if teacher is None:
-            raise UserError(
-                "students need one teacher: add --init CHECKPOINT (train it with the recipe emenet-teacher)"
-            )
-        train.soft = soft_labels.mean_probabilities(teacher, train)
+        train.soft = taught(teacher, train)
     return EMENetTrainee(model, train, valid, phases, options, augment, helpers)
-
-
-def _cutter(config: EMENetConfig, parts: list[Samples], folders: dict[str, Path], folder: str | None) -> Any:
-    if any(p.dataset != "affwild2" for p in parts):
-        raise UserError("only Aff-Wild2 has sound to train a model that hears; set sound: false in the model")
-    root = folders["affwild2"]
-    return affwild2_sound(root, config.audio_clock, root / folder if folder else None)
-
-
-def start(model: EMENet, given: list[nn.Module]) -> Helpers:
-    """Begin every member's trunks from pretrained ones; returns these as helpers for the auxiliary heads.
-
-    Raises:
-        UserError: a checkpoint of another kind or size, or no teacher for an auxiliary head.
-    """
-    kinds = {
-        MobileFaceNet: ("backbone", "backbone"),
-        MarbleNet: ("backbone", "audio"),
-        EMENet: ("backbone", "backbone"),
-    }
-    found: dict[type, nn.Module] = {}
-    for other in given:
-        if type(other) not in kinds:
-            raise UserError(
-                f"an EMENet starts from a MobileFaceNet, a MarbleNet or an EMENet, not {type(other).__name__}"
-            )
-        theirs, ours = kinds[type(other)]
-        found[type(other)] = other.eval().requires_grad_(False)
-        trunk = getattr(other.members[0] if isinstance(other, EMENet) else other, theirs)
-        for member in model.members:
-            if getattr(member, ours) is not None:
-                hub.fit(getattr(member, ours), trunk.state_dict(), where=type(other).__name__)
-    helpers = Helpers(
-        landmarks=found.get(MobileFaceNet) if model.config.landmarks else None,
-        voice=found.get(MarbleNet) if model.config.voice else None,
-    )
-    if model.config.landmarks and (helpers.landmarks is None or helpers.landmarks.alignment is None):
-        raise UserError("the landmark head needs its teacher: add --init with a mobilefacenet.landmarks checkpoint")
-    if model.config.voice and helpers.voice is None:
-        raise UserError("the voice head needs its teacher: add --init with a marblenet.vad checkpoint")
-    return helpers
 
 
 def report(trainee: EMENetTrainee, recipe: Recipe, command: str) -> tuple[hub.Card, str]:

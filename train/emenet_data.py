@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from functools import lru_cache
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +16,12 @@ from torch import Tensor
 
 from emotion.datasets import Samples
 from emotion.datasets.affwild2 import find_video, frame_rate, parse_path
+from emotion.errors import UserError
 from emotion.media import audio
 from emotion.media.audio import Sound
 from emotion.media.windowing import RATE, cut_sound, sound_windows, training_windows
 from emotion.models.base import FaceInput
+from emotion.models.emenet import EMENetConfig
 from train.data import Batch, FaceData, films
 from train.fg2020_data import TaskBatches
 
@@ -58,11 +62,22 @@ class Clips(FaceData):
     def __len__(self) -> int:
         return len(self.units)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Data set and id of every picture."""
+        return tuple(f"{part.dataset}/{name}" for part in self.parts for name in part.ids)
+
     def seen_as(self, spec: FaceInput) -> Clips:
         """The same data for a network with another input."""
         other = copy(self)
         other.spec, other._kept = spec, {}
         return other
+
+    def inputs(self, pictures: Sequence[int]) -> tuple[Tensor, Tensor | None]:
+        """Some pictures as a network reads them: [n, C, H, W], and their sound [n, 10080] where there is any."""
+        faces = torch.from_numpy(np.stack([self.picture(i) for i in pictures])).permute(0, 3, 1, 2)
+        sound = torch.from_numpy(self.sound([self.ids[i] for i in pictures])) if self.sound else None
+        return self.spec.normalise(faces.float()), sound
 
     def labelled(self, task: str) -> np.ndarray:
         """Units all of whose pictures have a label of the task, int64."""
@@ -81,8 +96,30 @@ class Clips(FaceData):
         return faces, targets
 
 
+def cutter(
+    config: EMENetConfig, parts: list[Samples], folders: dict[str, Path], folder: str | None = None
+) -> Cutter | None:
+    """Where a model that hears gets the sound of training pictures from; None for one that does not.
+
+    Args:
+        config: of the model.
+        parts: the samples.
+        folders: of the data sets.
+        folder: of extracted sound below the data set's, see `affwild2_sound`.
+
+    Raises:
+        UserError: samples without sound.
+    """
+    if not config.sound:
+        return None
+    if any(p.dataset != "affwild2" for p in parts):
+        raise UserError("only Aff-Wild2 has sound to train a model that hears; set sound: false in the model")
+    root = folders["affwild2"]
+    return affwild2_sound(root, config.audio_clock, root / folder if folder else None)
+
+
 def affwild2_sound(root: Path, clock: str, folder: Path | None = None) -> Cutter:
-    """The sound around frames of Aff-Wild2, from picture ids of one clip.
+    """The sound around frames of Aff-Wild2, from picture ids.
 
     Args:
         root: the data set.
@@ -100,9 +137,12 @@ def affwild2_sound(root: Path, clock: str, folder: Path | None = None) -> Cutter
         return sound.at_rate(RATE), frame_rate(root, clip)
 
     def cut(ids: list[str]) -> np.ndarray:
-        clips, frames = zip(*map(parse_path, ids))
-        sound, fps = film(clips[0])
-        return cut_sound(sound, sound_windows(np.array(frames), fps, len(sound.samples), clock))
+        parts = []
+        for clip, pictures in groupby(map(parse_path, ids), key=itemgetter(0)):
+            sound, fps = film(clip)
+            frames = np.array([frame for _, frame in pictures])
+            parts.append(cut_sound(sound, sound_windows(frames, fps, len(sound.samples), clock)))
+        return np.concatenate(parts)
 
     return cut
 

@@ -221,7 +221,7 @@ def predict(model: nn.Module, data: Units, member: int | None = None, batch: int
     return {t: torch.cat([p[t] for p in parts], dim=1) for t in parts[0]}
 
 
-def build(recipe: Recipe, folders: dict[str, Path], init: str | None) -> FG2020Trainee:
+def build(recipe: Recipe, folders: dict[str, Path], init: str | None, teacher: str | None = None) -> FG2020Trainee:
     """The trainee of an FG-2020 recipe.
 
     Args:
@@ -229,7 +229,8 @@ def build(recipe: Recipe, folders: dict[str, Path], init: str | None) -> FG2020T
             of `Options`; `distill: true` makes the members students.
         folders: of the data sets.
         init: what to start from, separated by commas: a pretrained face network (`resnet50_ferplus_dag.pth`) for
-            every CNN, and a checkpoint, which is the teacher of students, and gives a CNN-RNN its CNN.
+            every CNN, or a checkpoint whose CNNs are taken over.
+        teacher: checkpoint that students learn from.
 
     Raises:
         UserError: fields, data or files that do not fit.
@@ -247,17 +248,20 @@ def build(recipe: Recipe, folders: dict[str, Path], init: str | None) -> FG2020T
     for file in (s for s in starts if s.endswith(".pth")):
         _start_backbones(model, Path(file))
     checkpoints = [hub.load(s) for s in starts if not s.endswith(".pth")]
-    if distill and len(checkpoints) != 1:
-        raise UserError("students need one teacher: add --init CHECKPOINT (train it with the recipe fg2020-teacher)")
-    if not distill and checkpoints:
-        _start_cnns(model, checkpoints[0])
+    if distill and not teacher:
+        raise UserError("students need one teacher: add --teacher CHECKPOINT (train it with the recipe fg2020-teacher)")
+    for other in checkpoints:
+        _start_cnns(model, other)
+    guide = hub.load(teacher) if distill else None
+    if guide and not isinstance(guide, FG2020):
+        raise UserError(f"FG-2020's students learn from an FG-2020 network, not from {type(guide).__name__}")
     return FG2020Trainee(
         model=model,
         train=samples(recipe, "train", folders),
         valid=samples(recipe, "valid", folders),
         phases=phases,
         options=options,
-        teacher=checkpoints[0] if distill else None,
+        teacher=guide,
         precision=recipe.settings.precision,
     )
 
