@@ -135,6 +135,8 @@ GOOD = ["a.png", 0, 0, 10, 10, "", 1, 0.1, 0.1]
         ({6: 11}, "expression must be 0 to 10"),
         ({7: 1.5}, "valence and arousal must lie in"),
         ({7: "nan"}, "valence and arousal must lie in"),
+        ({7: -5}, "valence and arousal must lie in"),
+        ({3: "inf"}, "row 1: box"),
         ({1: "NULL"}, "row 1: box"),
         ({0: "../a.png"}, "no path below"),
         ({0: ""}, "no path below"),
@@ -164,6 +166,15 @@ def test_bad_folders(tmp_path):
         affectnet.load(tmp_path / "d", "automatic")
     (tmp_path / "d/train_set/annotations/3_val.npy").write_bytes(b"x")
     with pytest.raises(UserError, match=r"annotation .*3_val\.npy"):
+        affectnet.load(tmp_path / "d")
+    for damaged in (np.float64("nan"), np.float64(1.5)):
+        np.save(tmp_path / "d/train_set/annotations/3_val.npy", 0.1)
+        np.save(tmp_path / "d/train_set/annotations/3_exp.npy", damaged)
+        with pytest.raises(UserError, match="expression must be 0 to 10"):
+            affectnet.load(tmp_path / "d")
+    with (tmp_path / "d/train_set/annotations/3_exp.npy").open("wb") as file:
+        np.savez(file, a=1)
+    with pytest.raises(UserError, match=r"annotation .*3_exp\.npy"):
         affectnet.load(tmp_path / "d")
     affectnet.fake(tmp_path / "e")
     (tmp_path / "e/Training_Labeled/2/holiday.jpg").write_bytes(b"x")

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
+from zipfile import BadZipFile
 
 import cv2
 import numpy as np
@@ -152,7 +153,7 @@ def _checked(face: Face) -> Face:
     if face.expression not in range(11):
         raise UserError(f"{face.path}: expression must be 0 to 10, found {face.expression}")
     for value in (face.valence, face.arousal):
-        if not (-1 <= value <= 1 or value <= UNLABELLED):
+        if not (-1 <= value <= 1 or value == UNLABELLED):
             raise UserError(f"{face.path}: valence and arousal must lie in -1 to 1 (or be -2), found {value}")
     return face
 
@@ -198,7 +199,7 @@ def _parse_row(row: dict[str, str], images: Path, where: str) -> Face:
         expression, valence, arousal = int(row["expression"]), float(row["valence"]), float(row["arousal"])
         boxed = expression < len(AFFECTNET)  # pictures without a face have no box either
         box = tuple(int(float(row[c])) for c in COLUMNS[1:5]) if boxed else None
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise UserError(f"{where}: box, expression, valence and arousal must be numbers ({error})") from None
     if not name or ".." in Path(name).parts or Path(name).is_absolute():
         raise UserError(f"{where}: {name!r} is no path below {images.name}")
@@ -224,13 +225,15 @@ def _read_2021(root: Path, place: Place) -> Iterator[Face]:
         raise UserError(f"{folder / 'images'} holds no .jpg pictures")
     for path in images:
         values = [_number(folder / "annotations" / f"{path.stem}_{kind}.npy") for kind in ("exp", "val", "aro")]
+        if not values[0].is_integer():
+            raise UserError(f"{path}: expression must be 0 to 10, found {values[0]}")
         yield Face(path.name, path, None, int(values[0]), *values[1:])
 
 
 def _number(path: Path) -> float:
     try:
         return float(np.load(path, allow_pickle=False).item())
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, AttributeError, BadZipFile) as error:  # the last two: an archive
         raise UserError(f"cannot read the annotation {path}: {error}") from error
 
 

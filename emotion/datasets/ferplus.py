@@ -107,13 +107,18 @@ def _read_table(root: Path, split: str, votes: str | None) -> Rows:
             raise UserError(f"{source.name} and {version} disagree on the split in line {line}")
         if ballot["Usage"] != SPLITS[split][1] or not ballot["Image name"]:
             continue  # rows without a name are not faces (10 votes for NF)
-        pixels = np.array(picture["pixels"].split(), dtype=np.int64) if picture["pixels"] else np.zeros(0)
-        if pixels.size != SIDE * SIDE or pixels.min() < 0 or pixels.max() > 255:
-            raise UserError(f"{source} line {line}: expected {SIDE * SIDE} grey levels in 0 to 255")
         names.append(ballot["Image name"])
-        faces.append(pixels.astype(np.uint8).reshape(SIDE, SIDE))
+        faces.append(_levels(picture["pixels"] or "", f"{source} line {line}"))
         rows.append(_ballot([ballot[v] for v in VOTES], root / version, line))
     return names, _stack(faces, root, split), np.array(rows), version
+
+
+def _levels(text: str, where: str) -> np.ndarray:
+    """A face from its grey levels in words, uint8 [48, 48]."""
+    words = text.split()
+    if len(words) != SIDE * SIDE or not all(len(w) < 4 and w.isascii() and w.isdigit() and int(w) < 256 for w in words):
+        raise UserError(f"{where}: expected {SIDE * SIDE} grey levels in 0 to 255")
+    return np.array(words, np.int64).astype(np.uint8).reshape(SIDE, SIDE)
 
 
 def _read_folder(root: Path, split: str, votes: str | None) -> Rows:
@@ -124,16 +129,19 @@ def _read_folder(root: Path, split: str, votes: str | None) -> Rows:
         raise UserError(f"{root} has no {folder}/{version} (nor Labels/{folder}/{version})")
     pictures = root / "Images" / folder if (root / "Images" / folder).is_dir() else table.parent
     names, faces, rows = [], [], []
-    with table.open(newline="", encoding="utf-8") as file:
-        for line, row in enumerate(csv.reader(file), start=1):
-            if len(row) != 12:
-                raise UserError(f"{table} line {line}: expected name, box and ten votes, found {len(row)} fields")
-            name, box = row[0], row[1]
-            if not box.strip("() ").endswith(str(SIDE)):
-                raise UserError(f"{table} line {line}: face box {box} does not end with {SIDE}")
-            names.append(name)
-            faces.append(_grey(pictures / name))
-            rows.append(_ballot(row[2:], table, line))
+    try:
+        lines = list(csv.reader(table.read_text(encoding="utf-8-sig").splitlines()))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"cannot read {table}: {error}") from error
+    for line, row in enumerate(lines, start=1):
+        if len(row) != 12:
+            raise UserError(f"{table} line {line}: expected name, box and ten votes, found {len(row)} fields")
+        name, box = row[0], row[1]
+        if not box.strip("() ").endswith(str(SIDE)):
+            raise UserError(f"{table} line {line}: face box {box} does not end with {SIDE}")
+        names.append(name)
+        faces.append(_grey(pictures / name))
+        rows.append(_ballot(row[2:], table, line))
     return names, _stack(faces, root, split), np.array(rows), version
 
 
@@ -148,8 +156,9 @@ def _read_packed(root: Path, split: str, votes: str | None) -> Rows:
     changed = {}
     if version == "label.csv":
         changed = {row["row"]: row for row in _read_csv(root / "label_csv_votes.csv", ("row", *columns))}
-    with Image.open(atlas) as picture:
-        levels = np.asarray(picture.convert("L"))
+    levels = _picture(atlas)
+    if levels.shape[1] != ATLAS_COLUMNS * SIDE or levels.shape[0] % SIDE:
+        raise UserError(f"{atlas} is {levels.shape[1]}x{levels.shape[0]}; faces lie {ATLAS_COLUMNS} in a row of {SIDE}")
     cells = levels.reshape(-1, SIDE, ATLAS_COLUMNS, SIDE).transpose(0, 2, 1, 3).reshape(-1, SIDE, SIDE)
     if len(cells) < len(index):
         raise UserError(f"{atlas} holds {len(cells)} faces, index.csv lists {len(index)}")
@@ -189,12 +198,16 @@ def _ballot(cells: list[str], path: Path, line: int) -> list[int]:
     return counts
 
 
-def _grey(path: Path) -> np.ndarray:
+def _picture(path: Path) -> np.ndarray:
     try:
         with Image.open(path) as picture:
-            grey = np.asarray(picture.convert("L"))
-    except OSError as error:
-        raise UserError(f"cannot read the face {path}: {error}") from error
+            return np.asarray(picture.convert("L"))
+    except (OSError, ValueError, Image.DecompressionBombError) as error:  # ValueError: odd characters in its name
+        raise UserError(f"cannot read {path}: {error}") from error
+
+
+def _grey(path: Path) -> np.ndarray:
+    grey = _picture(path)
     if grey.shape != (SIDE, SIDE):
         raise UserError(f"{path} is {grey.shape[1]}x{grey.shape[0]} pixels, expected {SIDE}x{SIDE}")
     return grey
