@@ -6,7 +6,10 @@ Every method has one file here with `read(source, **options) -> Imported`.
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass, field
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from torch import Tensor
 from emotion import hub
 from emotion.errors import UserError
 from emotion.hub import publishing
+from emotion.importers.files import BROKEN_CONTENT
 
 METHODS = ("esr", "fg2020", "avfusion", "efficientface", "benet", "emenet", "mobilefacenet", "marblenet")
 COUNTERS = {"*.num_batches_tracked": "counts training steps, plays no part in prediction"}  # of any batch norm
@@ -51,19 +55,39 @@ def read(method: str, source: str | Path, **options: Any) -> Imported:
     source = Path(source)
     if not source.exists():
         raise UserError(f"{source} does not exist")
-    imported = importlib.import_module(f"emotion.importers.{method}").read(source, **options)
+    reader = importlib.import_module(f"emotion.importers.{method}").read
+    inspect.signature(reader).bind(
+        source, **options
+    )  # an option that there is not is the caller's fault, not the file's
+    with _foreign(method, source):
+        imported = reader(source, **options)
     imported.dropped |= COUNTERS
     return imported
+
+
+@contextmanager
+def _foreign(method: str, source: Path) -> Iterator[None]:
+    """Readers tell networks by the shapes of tensors; what strange shapes make them raise becomes one message."""
+    try:
+        yield
+    except UserError:
+        raise
+    except BROKEN_CONTENT as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"{source} is no complete {method} checkpoint: its tensors' shapes belong to no such network "
+            f"({type(error).__name__}: {reason}). Is it the original file?"
+        ) from error
 
 
 def convert(method: str, source: str | Path, folder: str | Path, **options: Any) -> Imported:
     """Import `source` and write it as a checkpoint folder; runs a forward pass as self-check first.
 
     Raises:
-        UserError: as `read`, or tensors that do not fit the network.
+        UserError: as `read`, or tensors that do not fit the network, or one larger than `hub.limits` allow.
     """
     imported = read(method, source, **options)
-    model = hub.model_class(method)(imported.config).eval()
+    model = hub.build(method, asdict(imported.config), where=source).eval()
     hub.fit(model, imported.tensors, where=source)
     with torch.inference_mode():
         outputs = model(model.example())

@@ -31,9 +31,11 @@ NUMPY_SCALARS = [
     np.dtype,
     type(np.dtype("float64")),
 ]
-# What broken files make the readers of archives and pickles raise.
+PLAIN = {torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.float16, torch.bfloat16}
+PLAIN |= {torch.float32, torch.float64}  # types of numbers that every operation knows
+# What broken files make the readers of archives, pickles and their tensors raise.
 BROKEN_ARCHIVE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, OSError, EOFError)
-BROKEN_PICKLE = (RuntimeError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError)
+BROKEN_CONTENT = (RuntimeError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError)
 
 File: TypeAlias = "Path | io.BytesIO"
 
@@ -104,13 +106,15 @@ def choose(source: Path, *patterns: str) -> tuple[File, str]:
 
 def is_container(source: Path) -> bool:
     """Whether it is a folder or an archive of files; a PyTorch file, a zip too, is none."""
-    if source.is_dir() or tarfile.is_tarfile(source):  # a tar of PyTorch files also passes as a zip
+    if source.is_dir():
         return True
     try:
+        if tarfile.is_tarfile(source):  # before zip: a tar of PyTorch files also passes as a zip
+            return True
         return zipfile.is_zipfile(source) and not any(
             n.endswith("data.pkl") for n in zipfile.ZipFile(source).namelist()
         )
-    except UserError:
+    except BROKEN_ARCHIVE:  # it ends like a zip; what its reader finds wrong is told when it is read
         return False
 
 
@@ -137,7 +141,7 @@ def load_pickle(file: str | File, where: str | Path = "") -> Any:
             f"{where} is refused: it is no complete PyTorch file of plain tensors, or it holds code that would run "
             "when opened. Get the file from its original source, or save the state dict alone."
         ) from error
-    except (*BROKEN_ARCHIVE, *BROKEN_PICKLE, struct.error, MemoryError) as error:
+    except (*BROKEN_ARCHIVE, *BROKEN_CONTENT, struct.error, MemoryError) as error:
         raise UserError(f"cannot read {where} as a PyTorch file ({type(error).__name__}); is it complete?") from error
 
 
@@ -181,7 +185,7 @@ def renamed(name: str, prefixes: Mapping[str, str]) -> str | None:
 
 
 def _checked(value: Tensor, name: str, where: str | Path) -> Tensor:
-    if value.layout != torch.strided or value.is_quantized or value.is_complex() or value.is_meta:
+    if value.layout != torch.strided or value.dtype not in PLAIN or value.is_meta:
         raise UserError(f"{where}: {name} is no plain tensor ({value.dtype}, {value.layout})")
     if value.numel() * value.element_size() > value.untyped_storage().nbytes():
         raise UserError(f"{where} is refused: {name} claims to be larger than its data")
