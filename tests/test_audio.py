@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import http.server
 import io
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +13,11 @@ import pytest
 import soundfile
 
 from emotion.errors import UserError
-from emotion.media import audio
+from emotion.media import audio, video
 from emotion.media.audio import Sound
 from emotion.models import avfusion_audio
 from emotion.models.base import AudioInput, ClipInput, VectorInput
+from tests import films
 
 RATE = 48000
 
@@ -83,6 +87,77 @@ def test_unreadable(content: bytes, tmp_path: Path) -> None:
         audio.read(path)
     with pytest.raises(UserError, match="missing"):
         audio.read(tmp_path / "missing.wav")
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
+    """A web server that offers a film, talk.ts: its address, and what was asked of it."""
+    asked: list[str] = []
+    films.remuxed(tmp_path / "talk.ts")
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *args: object) -> None:
+            super().__init__(*args, directory=str(tmp_path))
+
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            super().do_GET()
+
+        def log_message(self, *_: object) -> None: ...
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as serving:
+        thread = threading.Thread(target=serving.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{serving.server_port}", asked
+        serving.shutdown()
+        thread.join()
+
+
+HLS = "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:5\n#EXTINF:3,\n{}\n#EXT-X-ENDLIST\n"
+DASH = (
+    '<MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" mediaPresentationDuration="PT3S"><Period><AdaptationSet>'
+    '<Representation id="0" mimeType="video/mp2t" bandwidth="1"><BaseURL>{}</BaseURL></Representation></AdaptationSet>'
+    "</Period></MPD>"
+)
+PLAYLISTS = {"hls": HLS, "concat": "ffconcat version 1.0\nfile '{}'\n", "dash": DASH}
+
+
+@pytest.mark.parametrize("kind", PLAYLISTS)
+@pytest.mark.parametrize("name", ["list.m3u8", "list.mpd", "voice.mp3", "voice.m4a", "voice.wav", "film.mp4"])
+def test_no_file_makes_another_be_read(kind: str, name: str, server: tuple[str, list[str]], tmp_path: Path) -> None:
+    address, asked = server
+    for place in (f"{address}/talk.ts", "talk.ts"):
+        path = tmp_path / name
+        path.write_text(PLAYLISTS[kind].format(place))
+        for source in (path, path.read_bytes()):
+            with pytest.raises(UserError):
+                audio.read(source)
+            with pytest.raises(UserError):
+                next(video.decode(source))
+    assert not asked
+
+
+def test_recordings_in_many_containers(tmp_path: Path) -> None:
+    import av
+
+    kinds = {"aac": "aac", "ac3": "ac3", "caf": "pcm_s16le", "m4a": "alac", "tta": "tta", "webm": "libopus"}
+    for kind, codec in kinds.items():
+        with av.open(str(tmp_path / f"voice.{kind}"), "w") as container:
+            track = container.add_stream(codec, rate=RATE, layout="mono")
+            frame = av.AudioFrame.from_ndarray(tone(1.0)[None], format="fltp", layout="mono")
+            frame.sample_rate = RATE
+            container.mux(track.encode(frame))
+            container.mux(track.encode(None))
+        sound = audio.read(tmp_path / f"voice.{kind}")
+        assert sound.rate == RATE and 0.99 < sound.seconds < 1.05, kind
+
+
+def test_names_of_raw_sound(tmp_path: Path) -> None:
+    (tmp_path / "voice.raw").write_bytes(wav(tone(0.5)))
+    assert audio.read(tmp_path / "voice.raw").seconds == 0.5
+    (tmp_path / "voice.raw").write_bytes(b"1234" * 99)
+    with pytest.raises(UserError, match=r"voice\.raw"):
+        audio.read(tmp_path / "voice.raw")
 
 
 def test_empty_and_broken_samples() -> None:

@@ -35,6 +35,7 @@ from emotion.datasets.affwild2_2020 import (
 )
 from emotion.errors import UserError
 from emotion.labels import ABAW, ABAW2_ACTION_UNITS, VALENCE_AROUSAL
+from emotion.media import containers
 
 SPLITS = {"train": "Train_Set", "valid": "Validation_Set"}
 
@@ -126,7 +127,7 @@ def frame_rate(root: Path, clip: str) -> float:
     """
     path = find_video(root, clip)
     try:
-        with av.open(str(path)) as container:
+        with containers.opened(path) as container:
             return float(container.streams.video[0].average_rate)
     except (OSError, IndexError, TypeError, av.FFmpegError) as error:
         raise UserError(f"cannot read the video {path}: {error}") from error

@@ -22,6 +22,7 @@ from emotion import media
 from emotion.datasets import Samples
 from emotion.errors import UserError
 from emotion.labels import ABAW, ABAW1_ACTION_UNITS, VALENCE_AROUSAL
+from emotion.media import containers
 
 SPLITS = {"train": "Training_Set", "valid": "Validation_Set"}
 
@@ -248,7 +249,7 @@ def frame_count(path: Path) -> int:
         UserError: it cannot be read.
     """
     try:
-        with av.open(str(path)) as container:
+        with containers.opened(path) as container:
             stream = container.streams.video[0]
             return stream.frames or sum(1 for packet in container.demux(stream) if packet.size)
     except (OSError, IndexError, av.FFmpegError) as error:

@@ -194,8 +194,9 @@ def recordings(table: str | Path) -> list[Recording]:
 
 def _is_film(path: Path) -> bool:
     try:
-        soundfile.info(str(path))
-    except soundfile.LibsndfileError:
+        with path.open("rb") as file:  # by name, files beside it could be read too
+            soundfile.info(file)
+    except (OSError, soundfile.LibsndfileError, TypeError):  # TypeError: a name that ends with .raw
         return True
     return False
 

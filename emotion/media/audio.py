@@ -15,6 +15,7 @@ from typing import BinaryIO
 import numpy as np
 
 from emotion.errors import UserError
+from emotion.media import containers
 
 RATES = (4000, 384_000)  # samples per second that recordings have
 MAX_SECONDS = 6 * 3600
@@ -78,12 +79,11 @@ def _read(file: BinaryIO, name: str) -> Sound | None:
     import soundfile
 
     try:
-        with soundfile.SoundFile(file) as opened:
-            rate = _check(opened.samplerate, opened.frames, name)
-            samples = opened.read(dtype="float32", always_2d=True).mean(axis=1)
+        with soundfile.SoundFile(file) as track:
+            rate = _check(track.samplerate, track.frames, name)
+            samples = track.read(dtype="float32", always_2d=True).mean(axis=1)
         sound: Sound | None = Sound(samples, rate)
-    except soundfile.LibsndfileError:
-        file.seek(0)
+    except (soundfile.LibsndfileError, TypeError):  # TypeError: a name that ends with .raw
         sound = _read_track(file, name)
     if sound is not None and not len(sound.samples):
         raise UserError(f"{name} holds no sound at all (0 samples)")
@@ -93,13 +93,11 @@ def _read(file: BinaryIO, name: str) -> Sound | None:
 
 
 def _read_track(file: BinaryIO, name: str) -> Sound | None:
-    """The first sound track of whatever PyAV can open."""
+    """The first sound track of what PyAV opens."""
     import av
 
-    from emotion.media.video import origin
-
     try:
-        with av.open(file) as container:
+        with containers.opened(file, containers.SOUNDS) as container:
             if not container.streams.audio:
                 return None
             stream = container.streams.audio[0]
@@ -107,7 +105,7 @@ def _read_track(file: BinaryIO, name: str) -> Sound | None:
             resampler = av.AudioResampler(format="fltp", rate=rate)  # same layout: only the sample type changes
             start, parts = None, []
             for frame in container.decode(stream):
-                start = (frame.time or 0.0) - origin(container) if start is None else start
+                start = (frame.time or 0.0) - containers.origin(container) if start is None else start
                 parts += [f.to_ndarray().mean(axis=0) for f in resampler.resample(frame)]
                 _check(rate, len(parts) * frame.samples, name)
             parts += [f.to_ndarray().mean(axis=0) for f in resampler.resample(None)]

@@ -7,7 +7,6 @@ frame rates are right; nothing is ever computed from a frame's number, except in
 from __future__ import annotations
 
 import contextlib
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from emotion.errors import UserError
+from emotion.media import containers
 from emotion.media.sampling import Rule
 
 if TYPE_CHECKING:
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 Video = str | Path | bytes | BinaryIO
 Frame = tuple[float, np.ndarray]  # seconds on the clip's clock, and the picture uint8 [H, W, 3], RGB
 
-# Containers that are opened. Playlists and the like, which make FFmpeg open other files, are not among them.
-CONTAINERS = "asf,avi,flv,h264,hevc,m4v,matroska,mov,mpeg,mpegts,mpegvideo,ogg"
 DEFAULT_RATE = 25.0  # frames per second of a stream that does not tell
 
 # Encoders of annotated films with their options; the first that this build of FFmpeg has is used. The first three give
@@ -86,30 +84,18 @@ def decode(source: Video, name: str = "", take: Rule | None = None) -> Iterator[
     Raises:
         UserError: no such file, empty, no video, no picture track, or not one picture can be decoded.
     """
-    import av
-
     with _opened(source, name) as (container, stream):
-        start, step = origin(container), 1 / _rate(stream)
+        start, step = containers.origin(container), 1 / _rate(stream)
         index, seconds, size = 0, -step, None
-        for packet in container.demux(stream):
-            try:
-                frames = packet.decode()
-            except av.InvalidDataError:
-                continue
-            for frame in frames:
-                seconds = max(0.0, seconds, seconds + step if frame.time is None else frame.time - start)
-                size = size or (frame.width, frame.height)
-                if take is None or take(index, seconds):
-                    picture = frame.to_ndarray(format="rgb24", width=size[0], height=size[1])
-                    yield seconds, np.ascontiguousarray(np.rot90(picture, round(frame.rotation / 90)))
-                index += 1
+        for frame in containers.decoded(container, stream):
+            seconds = max(0.0, seconds, seconds + step if frame.time is None else frame.time - start)
+            size = size or (frame.width, frame.height)
+            if take is None or take(index, seconds):
+                picture = frame.to_ndarray(format="rgb24", width=size[0], height=size[1])
+                yield seconds, np.ascontiguousarray(np.rot90(picture, round(frame.rotation / 90)))
+            index += 1
         if not index:
             raise UserError(f"{_called(source, name)} has no picture that can be decoded; is the file complete?")
-
-
-def origin(container: InputContainer) -> float:
-    """Where the clip's clock starts on the container's, in seconds: later than 0 in recordings of broadcasts."""
-    return max(0.0, (container.start_time or 0) / 1e6)
 
 
 @contextlib.contextmanager
@@ -133,8 +119,6 @@ def _opened(source: Video, name: str) -> Iterator[tuple[InputContainer, VideoStr
 
 
 def _container(source: Video, name: str) -> InputContainer:
-    import av
-
     if isinstance(source, (str, Path)):
         path = Path(source)
         if path.is_dir():
@@ -143,12 +127,7 @@ def _container(source: Video, name: str) -> InputContainer:
             raise UserError(f"there is no file {path}")
         if not path.stat().st_size:
             raise UserError(f"{name} is empty (0 bytes); was it copied completely?")
-        source = f"file:{path}"  # else a colon in the name would start a protocol
-    elif isinstance(source, (bytes, bytearray, memoryview)):
-        source = io.BytesIO(source)
-    else:
-        source.seek(0)
-    return av.open(source, options={"format_whitelist": CONTAINERS})
+    return containers.opened(source)
 
 
 def _called(source: Video, name: str) -> str:
@@ -273,7 +252,7 @@ class VideoWriter:
         with contextlib.suppress(av.FFmpegError, UserError), _container(source, "sound") as container:
             if not container.streams.audio:
                 return
-            track, start = container.streams.audio[0], origin(container)
+            track, start = container.streams.audio[0], containers.origin(container)
             copied = track.codec_context.name == "aac" and "mp4" in container.format.name
             yield from (_copy if copied else _encode)(output, container, track, start, lambda: self._end)
 
