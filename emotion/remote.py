@@ -3,6 +3,9 @@
 Nothing is contacted unless a name asks for it: `OWNER/NAME`, `hf://OWNER/NAME@REVISION`, or a known model's name when
 the environment variable EMOTION_HUB says whose repositories to trust. HF_TOKEN, HF_HOME, HF_ENDPOINT and
 HF_HUB_OFFLINE mean what they mean to `huggingface_hub`, which does the work.
+
+A Hub, or who poses as one, is not trusted: nothing that it says becomes a path before it has the form of a checksum,
+no file becomes larger than it may be, and a token is sent to nobody else.
 """
 
 from __future__ import annotations
@@ -11,20 +14,24 @@ import errno
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import urlsplit
 
 from emotion import __version__
 from emotion.errors import UserError
 
 NAMESPACE = "EMOTION_HUB"
-LIMIT = 4_000_000_000  # bytes of one file; the largest known checkpoint has a sixth of this
+LIMIT = 4_000_000_000  # bytes of a file of weights; the largest known checkpoint has a sixth of this
+SMALL = 1_000_000  # bytes of any other file; the largest known configuration has a hundredth of this
+COMMIT, SHA256 = re.compile(r"[0-9a-f]{40}"), re.compile(r"[0-9a-f]{64}")
 NAME = re.compile(r"(?:hf://)?(\w[\w.-]*/\w[\w.-]*)(?:@(\S+))?")  # so ./folder, ../folder and /folder are not names
 
+NO_HUB = "the answer is not that of a Hub; check HF_ENDPOINT, and whether this network asks for a log-in"
 LOG_IN = "log in with `hf auth login` or set HF_TOKEN"
 ANSWERS = {
     401: f"the token is not accepted; {LOG_IN}",
@@ -35,12 +42,38 @@ ANSWERS = {
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
+class NoHub(Exception):
+    """An answer without sense."""
+
+
+@dataclass(frozen=True)
+class File:
+    """A file as a repository lists it; `size` in bytes where it is told, `sha256` of one in large file storage."""
+
+    name: str
+    size: int | None
+    sha256: str | None
+
+    @property
+    def most(self) -> int:
+        """Bytes that it may have."""
+        return LIMIT if self.name.endswith(".safetensors") else SMALL
+
+
 @dataclass(frozen=True)
 class Repo:
-    """A repository on a Hub; `revision` is a branch, tag or commit, None for the default branch."""
+    """A repository on a Hub; `revision` is a branch, tag or commit, None for the default branch.
+
+    Raises:
+        UserError: the revision cannot be one. The cache keeps it as a path, so that ".." must not be in it.
+    """
 
     id: str
     revision: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.revision is not None and not re.fullmatch(r"(?!.*\.\.|/)[^\s\\~^:?*[]+", self.revision):
+            raise UserError(f"{self.revision!r} is no branch, tag or commit of {self.id}")
 
     def __str__(self) -> str:
         return self.id if self.revision is None else f"{self.id}@{self.revision}"
@@ -95,72 +128,124 @@ def fetch(
     Raises:
         UserError: not there, not allowed, no connection, no space, or not a checkpoint.
     """
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub import HfApi, constants, errors
+    from huggingface_hub.file_download import repo_folder_name
 
     api = HfApi(token=token, library_name="emotion", library_version=__version__)
-    options: dict[str, Any] = {"token": token, "cache_dir": cache_dir, "allow_patterns": [*required, *optional]}
     with explained("load", place):
         where = {"cache_dir": cache_dir, "local_files_only": local_files_only}
-        commit = api.resolve_revision(place.id, revision=place.revision, **where)
-        if not force_download:
-            with suppress(LocalEntryNotFoundError):
-                return Path(snapshot_download(place.id, revision=commit, local_files_only=True, **options))
-        if not local_files_only:
-            listed = api.model_info(place.id, revision=commit.resolved, files_metadata=True).siblings or []
-            _check({file.rfilename: file.size or 0 for file in listed}, required, place)
-            if not force_download:
-                for file in listed:
-                    if file.rfilename in options["allow_patterns"] and file.lfs is not None:
-                        _bring(Repo(place.id, commit.resolved), file.rfilename, file.lfs, token, cache_dir)
-        options |= {"force_download": force_download, "local_files_only": local_files_only}
-        return Path(snapshot_download(place.id, revision=commit, **options))
+        with _sensible():
+            commit = api.resolve_revision(place.id, revision=place.revision, **where).resolved
+            if not COMMIT.fullmatch(commit):
+                raise NoHub
+        cache = Path(cache_dir or constants.HF_HUB_CACHE) / repo_folder_name(repo_id=place.id, repo_type="model")
+        folder = cache / "snapshots" / commit
+        if not force_download and all((folder / name).is_file() for name in required):
+            return folder
+        if local_files_only:
+            raise errors.LocalEntryNotFoundError(f"{folder} is not complete")
+        listed = _listed(api, Repo(place.id, commit), [*optional, *required])
+        _check(listed, required, place)
+        for file in listed:  # in this order: a folder that has the required files is complete
+            blob = _bring(Repo(place.id, commit), file, cache / "blobs", token, force_download)
+            _point(folder / file.name, blob)
+        return folder
 
 
-def _bring(place: Repo, name: str, lfs: Any, token: str | bool | None, cache_dir: str | Path | None) -> None:
-    """Put a large file where the client's cache keeps it, going on where an earlier process was stopped.
+def _listed(api: Any, place: Repo, names: Sequence[str]) -> list[File]:
+    """Those of the files called `names` that a commit has.
 
-    The client itself resumes within one process only: it gives every download a new name and begins at its first byte.
+    Raises:
+        NoHub: sizes or checksums that are none.
+    """
+    with _sensible():
+        siblings = api.model_info(place.id, revision=place.revision, files_metadata=True).siblings or []
+        found = {}
+        for sibling in siblings:
+            large = sibling.lfs
+            size = sibling.size if large is None or sibling.size is not None else large.size
+            sha256 = None if large is None else large.sha256
+            if size is not None and not (isinstance(size, int) and 0 <= size < 2**63):
+                raise NoHub
+            if sha256 is not None and not SHA256.fullmatch(sha256):
+                raise NoHub
+            found[sibling.rfilename] = File(sibling.rfilename, size, sha256)
+    return [found[name] for name in names if name in found]
+
+
+def _check(listed: Sequence[File], required: Sequence[str], place: Repo) -> None:
+    """Refuse before downloading what cannot be a checkpoint."""
+    if missing := [name for name in required if name not in {file.name for file in listed}]:
+        raise UserError(f"{place} holds no checkpoint of this package: it has no {' and no '.join(missing)}")
+    for file in listed:
+        if file.size is not None and file.size > file.most:
+            raise UserError(f"{place} is not loaded: {_too_large(file.name, file.size, file.most)}")
+
+
+def _too_large(name: str, size: int, most: int) -> str:
+    return f"its {name} has {size / 1e6:.1f} MB, more than the {most / 1e6:.0f} MB that it may have here"
+
+
+class _Capped:
+    """A file that is open for writing and takes no more bytes than it should have, whatever a server sends."""
+
+    def __init__(self, out: IO[bytes], file: File) -> None:
+        self.out, self.file = out, file
+
+    def write(self, content: bytes) -> int:
+        most = self.file.most if self.file.size is None else self.file.size
+        if self.out.tell() + len(content) > most:
+            raise UserError(f"the download of {self.file.name} was stopped: it has more than the {most} bytes expected")
+        return self.out.write(content)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.out, name)
+
+
+def _bring(place: Repo, file: File, blobs: Path, token: str | bool | None, force: bool) -> Path:
+    """Put a file where the client's cache keeps contents, going on where an earlier process was stopped.
+
+    The client itself resumes within one process only, trusts names that come from the server, and stops at no size.
+    What is not in large file storage has no checksum to tell whether a part is of the same file, so it begins anew.
     """
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import HfHubHTTPError
-    from huggingface_hub.file_download import http_get, repo_folder_name
+    from huggingface_hub.file_download import http_get
     from huggingface_hub.utils import WeakFileLock, build_hf_headers
     from huggingface_hub.utils.sha import sha_fileobj
 
-    cache = Path(cache_dir or constants.HF_HUB_CACHE)
-    blob = cache / repo_folder_name(repo_id=place.id, repo_type="model") / "blobs" / lfs.sha256
-    partial = blob.with_suffix(".part")
-    url = hf_hub_url(place.id, name, revision=place.revision, endpoint=constants.ENDPOINT)
-    blob.parent.mkdir(parents=True, exist_ok=True)
-    with WeakFileLock(blob.with_suffix(".part.lock")):
-        if blob.exists():
-            return
+    partial = blobs / f"{file.sha256 or f'{place.revision}-{file.name}'}.part"
+    url = hf_hub_url(place.id, file.name, revision=place.revision, endpoint=constants.ENDPOINT)
+    blobs.mkdir(parents=True, exist_ok=True)
+    with WeakFileLock(partial.with_suffix(".part.lock")):
+        if file.sha256 and not force and (blobs / file.sha256).exists():
+            return blobs / file.sha256
         location = get_hf_file_metadata(url, token=token).location
-        same_host = urlsplit(location).netloc == urlsplit(url).netloc  # a token is for the Hub, not for its storage
+        same_host = urlsplit(location)[:2] == urlsplit(url)[:2]  # a token is for the Hub, not for its storage
         headers = build_hf_headers(token=token if same_host else False, library_name="emotion")
         try:
-            with partial.open("ab") as out:
-                http_get(location, out, resume_size=out.tell(), headers=headers, expected_size=lfs.size)
+            with partial.open("ab" if file.sha256 and not force else "wb") as out:
+                capped: Any = _Capped(out, file)
+                http_get(location, capped, resume_size=out.tell(), headers=headers, expected_size=file.size)
             with partial.open("rb") as content:
                 digest = sha_fileobj(content).hex()
-            if digest != lfs.sha256:
-                problem = f"is not the file it should be (sha256 {digest}, expected {lfs.sha256})"
-                raise UserError(f"{name} of {place} {problem}; it was changed on its way, try again")
+            if file.sha256 and digest != file.sha256:
+                problem = f"is not the file it should be (sha256 {digest}, expected {file.sha256})"
+                raise UserError(f"{file.name} of {place} {problem}; it was changed on its way, try again")
         except (HfHubHTTPError, OSError, UserError):  # a connection that breaks off is none of these
             partial.unlink(missing_ok=True)
             raise
-        partial.replace(blob)
+        return partial.replace(blobs / digest)
 
 
-def _check(sizes: Mapping[str, int], required: Sequence[str], place: Repo) -> None:
-    """Refuse before downloading what cannot be a checkpoint."""
-    if missing := [name for name in required if name not in sizes]:
-        raise UserError(f"{place} holds no checkpoint of this package: it has no {' and no '.join(missing)}")
-    for name in required:
-        if sizes[name] > LIMIT:
-            gigabytes = f"{sizes[name] / 1e9:.1f} GB, more than the {LIMIT / 1e9:.0f} GB that a file may have here"
-            raise UserError(f"{place} is not loaded: its {name} has {gigabytes}")
+def _point(name: Path, blob: Path) -> None:
+    """Let `name` be the file `blob`: a link, or where there are none the file itself."""
+    name.parent.mkdir(parents=True, exist_ok=True)
+    name.unlink(missing_ok=True)
+    try:
+        name.symlink_to(os.path.relpath(blob, name.parent))
+    except OSError:
+        shutil.move(blob, name)
 
 
 def push(
@@ -210,6 +295,19 @@ def push(
 
 
 @contextmanager
+def _sensible() -> Iterator[None]:
+    """For reading answers: those that the client stumbles over are no Hub's.
+
+    Raises:
+        NoHub: the answer is JSON, and something else than was asked for.
+    """
+    try:
+        yield
+    except (TypeError, KeyError, IndexError, AttributeError, AssertionError, RecursionError) as error:
+        raise NoHub from error
+
+
+@contextmanager
 def explained(action: str, place: Repo) -> Iterator[None]:
     """The one place that turns what can go wrong between here and a Hub into a message.
 
@@ -223,8 +321,9 @@ def explained(action: str, place: Repo) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except (*failures, errors.RevisionResolutionError, errors.XetDownloadError) as error:
-        raise UserError(f"cannot {action} {place} ({constants.ENDPOINT}): {_reason(error, place)}") from error
+    except (*failures, NoHub, errors.RevisionResolutionError, errors.XetDownloadError) as error:
+        reason = "".join(c for c in _reason(error, place) if c.isprintable())  # it may quote the server
+        raise UserError(f"cannot {action} {place} ({constants.ENDPOINT}): {reason}") from error
 
 
 def _reason(error: Exception, place: Repo) -> str:
@@ -237,8 +336,8 @@ def _reason(error: Exception, place: Repo) -> str:
         return f"the disk is full; free some space, or set HF_HOME to move {cache} to another disk"
     if isinstance(error, errors.HFValidationError):
         return "this is no name of a repository; write OWNER/NAME"
-    if isinstance(error, json.JSONDecodeError):
-        return "the answer is not that of a Hub; check HF_ENDPOINT, and whether this network asks for a log-in"
+    if isinstance(error, (NoHub, json.JSONDecodeError)):
+        return NO_HUB
     if isinstance(error, ValueError) and not isinstance(error, errors.HTTPError):
         return " ".join(str(error).split())
     for answer in chain:
@@ -272,7 +371,7 @@ def _answer(error: Any, place: Repo) -> str:
         return "a file is missing there; it holds no complete checkpoint of this package"
     if status >= 500:
         return f"the server has a problem of its own (HTTP {status}); try again later"
-    return ANSWERS.get(status, f"HTTP {status}: {error.server_message or str(error).strip().splitlines()[0]}")
+    return ANSWERS.get(status, f"HTTP {status}: {error.server_message or ' '.join(str(error).split())}"[:300])
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

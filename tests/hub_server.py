@@ -13,6 +13,8 @@ import re
 import socket
 import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -55,7 +57,8 @@ class Fault:
     """What goes wrong, for requests whose "METHOD path" matches `pattern`, `times` times.
 
     `what` is a status code, "cut" (half of the body, then the connection ends), "stall" (half of the body, then
-    nothing), "slow", "wrong" (a changed byte), or "page" (a login page instead of an answer).
+    nothing), "slow", "long" (the body again and again), "wrong" (a changed byte), or "page" (a login page instead of
+    an answer).
     """
 
     pattern: str
@@ -80,6 +83,7 @@ class Hub:
         self.faults: list[Fault] = []
         self.seen: list[str] = []
         self.authorised: list[str] = []  # requests that carried a token
+        self.edit: Callable[[Any], Any] = lambda answer: answer  # applied to what is told about a repository
         self.ranges: list[str] = []  # what was asked for by requests for a part of a file
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (Handler,), {"hub": self}))
         self.server.daemon_threads = True
@@ -183,7 +187,11 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         for name, value in (headers or {}).items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
+        if self.trouble == "long":
+            self.send_header("Connection", "close")
+            self.close_connection = True
+        else:
+            self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command == "HEAD":
             return
@@ -197,6 +205,10 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.flush()
             self.connection.recv(1)  # until the other side is gone
             self.close_connection = True
+        elif self.trouble == "long":
+            with suppress(OSError):  # until the other side is gone
+                while True:
+                    self.wfile.write(body)
         elif self.trouble == "slow":
             for i in range(0, len(body), max(1, len(body) // 4)):
                 self.wfile.write(body[i : i + max(1, len(body) // 4)])
@@ -242,7 +254,8 @@ class Handler(BaseHTTPRequestHandler):
         oid, files = self.revision(repository, revision)
         sized = "blobs" in self.query
         siblings = [{"rfilename": path} | (self.sizes(path, c) if sized else {}) for path, c in files.items()]
-        self.send_json({"id": name, "sha": oid, "private": repository.private, "siblings": siblings})
+        told = {"id": name, "sha": oid, "private": repository.private, "siblings": siblings}
+        self.send_json(self.hub.edit(told))
 
     def tree(self, kind: str, name: str, revision: str) -> None:
         rows = []

@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from huggingface_hub import constants, file_download
@@ -17,7 +19,7 @@ from huggingface_hub import constants, file_download
 from emotion import remote
 from emotion.errors import UserError
 from emotion.remote import Repo
-from tests.hub_server import READER, WRITER, Fault, Hub, connect, sha256
+from tests.hub_server import READER, WRITER, Fault, Handler, Hub, connect, sha256
 
 CONFIG, WEIGHTS, CARD = b'{"a": 1}', bytes(range(256)) * 200, b"# card\n"
 FILES = {"config.json": CONFIG, "model.safetensors": WEIGHTS, "README.md": CARD, "x.bin": b"x"}
@@ -221,15 +223,158 @@ def test_gated(hub: Hub) -> None:
 
 
 def test_foreign_and_oversized_repositories_are_refused_before_downloading(
-    hub: Hub, monkeypatch: pytest.MonkeyPatch
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub.add("me/bert", {"config.json": b"{}", "pytorch_model.bin": b"x"})
     with pytest.raises(UserError, match=r"me/bert holds no checkpoint .* it has no model\.safetensors"):
         fetch(Repo("me/bert"))
     monkeypatch.setattr(remote, "LIMIT", 10_000)
-    with pytest.raises(UserError, match=r"model\.safetensors has 0\.0 GB, more than the 0 GB"):
+    with pytest.raises(UserError, match=r"model\.safetensors has 0\.1 MB, more than the 0 MB"):
         fetch()
+    monkeypatch.undo()
+    connect(monkeypatch, hub.url, tmp_path / "home")
+    for name in ("config.json", "README.md"):
+        hub.add("me/padded", WANTED | {name: b" " * 1_500_000})
+        with pytest.raises(UserError, match=rf"its {re.escape(name)} has 1\.5 MB, more than the 1 MB"):
+            fetch(Repo("me/padded"))
     assert not any("/resolve/" in request for request in hub.seen)
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["of a told size", "of no told size"])
+@pytest.mark.parametrize("path", ["/resolve/.*config.json", "/resolve/.*README.md", "/storage"])
+def test_a_file_without_end_is_not_kept(
+    path: str, told: bool, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "LIMIT", 100_000)
+    monkeypatch.setattr(remote, "SMALL", 1000)
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1000)
+    if not told:
+        hub.edit = siblings(lambda row: {"rfilename": row["rfilename"]})
+    assert fetch() == WANTED
+    shutil.rmtree(tmp_path / "home")
+    hub.faults = [Fault(f"GET .*{path}", "long")]
+    with pytest.raises(UserError, match=r"the download of .* was stopped: it has more than the \d+ bytes expected"):
+        fetch()
+    assert not list((tmp_path / "home").rglob("*.part"))
+
+
+def siblings(change: Callable[[dict[str, Any]], Any]) -> Callable[[Any], Any]:
+    """An answer about a repository, every file's row changed."""
+    return lambda answer: answer | {"siblings": [change(row) for row in answer["siblings"]]}
+
+
+def large(**changes: object) -> Callable[[Any], Any]:
+    """Other facts about the file in large file storage; None leaves one out."""
+
+    def change(row: dict[str, Any]) -> dict[str, Any]:
+        kept = {k: v for k, v in (row.get("lfs", {}) | changes).items() if v is not None}
+        return row | {"lfs": kept} if "lfs" in row else row
+
+    return siblings(change)
+
+
+NO_HUBS: dict[str, Callable[[Any], Any]] = {
+    "nothing": lambda _: {},
+    "list": lambda _: [],
+    "null": lambda _: None,
+    "text": lambda _: "hello",
+    "number": lambda _: 3,
+    "nested": lambda _: {"id": "me/model", "sha": {"a": [[[[]]]]}},
+    "no commit": lambda answer: answer | {"sha": None},
+    "commit a number": lambda answer: answer | {"sha": 7},
+    "commit a path": lambda answer: answer | {"sha": "../../../outside"},
+    "commit with a line end": lambda answer: answer | {"sha": answer["sha"] + "\n"},
+    "no names": siblings(lambda _: {}),
+    "files are text": siblings(lambda row: row["rfilename"]),
+    "files are numbers": lambda answer: answer | {"siblings": 5},
+    "names are lists": siblings(lambda row: row | {"rfilename": [row["rfilename"]]}),
+    "size is text": siblings(lambda row: row | {"size": "big"}),
+    "size is negative": siblings(lambda row: row | {"size": -1}),
+    "size has no end": siblings(lambda row: row | {"size": float("inf")}),
+    "size has 401 digits": siblings(lambda row: row | {"size": 10**400}),
+    "storage is a list": siblings(lambda row: row | {"lfs": [1]}),
+    "no checksum": large(sha256=None),
+    "checksum a number": large(sha256=5),
+    "checksum too short": large(sha256="ab"),
+    "checksum a path": large(sha256="../" * 8 + "tmp/outside"),
+}
+
+
+@pytest.mark.parametrize("edit", NO_HUBS.values(), ids=NO_HUBS.keys())
+def test_json_that_is_no_hubs_answer(edit: Callable[[Any], Any], hub: Hub) -> None:
+    hub.edit = edit
+    with pytest.raises(UserError, match=r"cannot load me/model \(http.*the answer is not that of a Hub") as caught:
+        fetch()
+    assert "\n" not in str(caught.value) and not any("/resolve/" in request for request in hub.seen)
+
+
+def test_an_answer_nested_without_end(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Handler, "info", lambda self, *_: self.send(b"[" * 100_000))
+    with pytest.raises(UserError, match="the answer is not that of a Hub"):
+        fetch()
+
+
+def test_a_hostile_hub_reaches_nothing_outside_the_cache(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it gives as commit, checksum, file name or ETag: files elsewhere are not made, changed or deleted."""
+    victim = tmp_path / "outside" / "victim"
+    victim.parent.mkdir()
+    (tmp_path / "outside" / "victim.part").write_bytes(b"precious")
+    up = "../" * 6
+    evil: list[Callable[[Any], Any]] = [
+        large(sha256=str(victim)),
+        large(sha256=f"{up}outside/victim"),
+        lambda answer: answer | {"sha": f"{up}outside"},
+        siblings(lambda row: row | {"rfilename": f"../../{row['rfilename']}"}),
+    ]
+    for hub.edit in evil:
+        with pytest.raises(UserError):
+            fetch()
+    hub.edit = lambda answer: answer
+    plain = Handler.send
+    for name in ("ETag", "X-Linked-ETag", "X-Repo-Commit"):
+        changed = {name: f'"{up}outside/victim"'}
+        monkeypatch.setattr(
+            Handler,
+            "send",
+            lambda self, body, headers=None, status=200, c=changed: plain(self, body, (headers or {}) | c, status),
+        )
+        assert fetch(force_download=True) == WANTED
+    assert {p.name: p.read_bytes() for p in victim.parent.iterdir()} == {"victim.part": b"precious"}
+    assert {p.name for p in tmp_path.iterdir()} == {"home", "outside"}
+    assert not [p for p in (tmp_path / "home").rglob("*") if ".." in os.path.relpath(p.resolve(), tmp_path / "home")]
+
+
+def test_what_a_server_says_cannot_draw_on_the_terminal(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Handler, *_: object) -> None:
+        self.send(b"", {"X-Error-Message": "\x1b[2J" + "long " * 1000}, 418)
+
+    monkeypatch.setattr(Handler, "info", refuse)
+    with pytest.raises(UserError, match="HTTP 418") as caught:
+        fetch()
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("revision", ["../../x", "/etc", "a b", "..", "a:b", ""])
+def test_revisions_that_cannot_be(revision: str) -> None:
+    with pytest.raises(UserError, match="is no branch, tag or commit of me/model"):
+        Repo("me/model", revision)
+
+
+def test_a_cache_without_links(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    assert fetch() == WANTED and fetch(local_files_only=True) == WANTED
+
+
+def test_a_folder_of_the_cache_that_lacks_a_file_is_completed(hub: Hub) -> None:
+    (remote.fetch(MINE, NEEDED, ["README.md"]) / "model.safetensors").unlink()
+    with pytest.raises(UserError, match="it is not in the cache"):
+        fetch(local_files_only=True)
+    assert fetch() == WANTED
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
