@@ -7,7 +7,11 @@ entropy, so that they lie in [0, 1] whatever the number of classes.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+
+from emotion.errors import UserError
 
 
 def entropy(p: np.ndarray) -> np.ndarray:
@@ -55,6 +59,17 @@ def mixture(means: np.ndarray, variances: np.ndarray) -> dict[str, np.ndarray]:
     aleatoric, epistemic = variances.mean(axis=0), means.var(axis=0)
     parts = {"total": aleatoric + epistemic, "aleatoric": aleatoric, "epistemic": epistemic}
     return {name: np.sqrt(v).astype(np.float32) for name, v in parts.items()}
+
+
+def monte_carlo(model: Any, passes: int) -> None:
+    """Switch Monte Carlo dropout on in a loaded model, see `emotion.models.emenet.EMENet.with_mc_dropout`.
+
+    Raises:
+        UserError: the model has none.
+    """
+    if not hasattr(model, "with_mc_dropout"):
+        raise UserError(f"{model.card.name} has no Monte Carlo dropout; EMENet's models have")
+    model.with_mc_dropout(passes)
 
 
 def _split(total: np.ndarray, aleatoric: np.ndarray) -> dict[str, np.ndarray]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -68,3 +70,28 @@ def sinusoids(steps: int, width: int) -> Tensor:
     rates = torch.exp(torch.arange(0, width, 2) * (-math.log(10000.0) / width))
     angles = torch.arange(steps)[:, None] * rates
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)
+
+
+@contextmanager
+def dropping(heads: nn.Module, seed: int) -> Iterator[None]:
+    """Dropout at prediction time: heads in training mode, which to them means dropout alone, with masks from `seed`.
+
+    A dropout layer drops the same units of all frames that it is given, which makes one thinned network of a pass: what
+    is said of a frame depends neither on its batch nor on the device. (Attention weights are dropped one by one.)
+    """
+    hooks = [m.register_forward_hook(_same_units) for m in heads.modules() if isinstance(m, nn.Dropout)]
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        try:
+            heads.train()
+            yield
+        finally:
+            heads.eval()
+            for hook in hooks:
+                hook.remove()
+
+
+def _same_units(layer: nn.Dropout, inputs: tuple[Tensor], _: Tensor) -> Tensor:
+    x = inputs[0]
+    kept = torch.rand(x.shape[-1]) >= layer.p
+    return x * kept.to(x) / (1 - layer.p)
