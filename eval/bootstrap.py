@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 
 REPLICATES = 1000
 LEVEL = 0.95
+UNKNOWN = (float("nan"), float("nan"))  # limits of a figure that resamples say nothing about
 CELLS = 10_000_000  # numbers of the weight table held at a time
 
 Figures = Callable[[np.ndarray], dict[str, np.ndarray]]  # sums [..., T] -> figures, each [...]
@@ -52,20 +53,26 @@ def intervals(
         count, seed: of the resampling.
 
     Returns:
-        name -> lower and upper limit; NaN where a figure is not a number in most resamples.
+        name -> lower and upper limit; NaN where a figure is not a number in most resamples, and for a single unit,
+        of which every resample is the same.
     """
-    parts = [figures(sums) for sums in replicates(by_group(terms, groups), count, seed)]
+    units = by_group(terms, groups)
+    parts = [figures(sums) for sums in replicates(units, count, seed)]
     out = {}
     for name in parts[0]:
         values = np.concatenate([p[name] for p in parts])
         if values.ndim == 1:
-            enough = np.isfinite(values).mean() > 0.5
-            out[name] = limits(values) if enough else (float("nan"), float("nan"))
+            out[name] = limits(values, len(units)) if np.isfinite(values).mean() > 0.5 else UNKNOWN
     return out
 
 
-def limits(values: ArrayLike) -> tuple[float, float]:
-    """Percentile limits of resampled figures; those that are not numbers are left out."""
+def limits(values: ArrayLike, units: int) -> tuple[float, float]:
+    """Percentile limits of figures of resamples of so many units; those that are not numbers are left out.
+
+    NaN below two units: their resamples are all the same and say nothing.
+    """
+    if units < 2:
+        return UNKNOWN
     low, high = np.nanquantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
 
@@ -88,7 +95,7 @@ def paired(
         figures, groups, count, seed: as for `intervals`.
 
     Returns:
-        figure -> "a", "b", "difference" (a minus b), "low", "high", "p" (two-sided).
+        figure -> "a", "b", "difference" (a minus b), "low", "high" (NaN for a single unit), "p" (two-sided).
     """
     a, b = by_group(a, groups), by_group(b, groups)
     t = a.shape[1]
@@ -99,13 +106,13 @@ def paired(
     ]
     of_a, of_b = figures(a.sum(axis=0)), figures(b.sum(axis=0))
     names = [name for name, value in of_a.items() if not np.ndim(value)]
-    return {name: verdict(name, (of_a, of_b), drawn, exchanged) for name in names}
+    return {name: verdict(name, (of_a, of_b), drawn, exchanged, len(a)) for name in names}
 
 
 Pair = tuple[dict[str, Any], dict[str, Any]]  # figures of both models, of one resample or of several
 
 
-def verdict(name: str, whole: Pair, drawn: list[Pair], exchanged: list[Pair]) -> dict[str, float]:
+def verdict(name: str, whole: Pair, drawn: list[Pair], exchanged: list[Pair], units: int) -> dict[str, float]:
     """What resamples say about the difference of one figure; see `paired`.
 
     Args:
@@ -113,9 +120,10 @@ def verdict(name: str, whole: Pair, drawn: list[Pair], exchanged: list[Pair]) ->
         whole: both models on all units.
         drawn: on bootstrap resamples.
         exchanged: with units exchanged between them at random.
+        units: how many there are.
     """
     a, b = float(whole[0][name]), float(whole[1][name])
-    low, high = limits(_differences(drawn, name))
+    low, high = limits(_differences(drawn, name), units)
     null = np.abs(_differences(exchanged, name))
     p = (1 + (null >= abs(a - b) - 1e-12).sum()) / (1 + len(null))
     return {"a": a, "b": b, "difference": a - b, "low": low, "high": high, "p": float(p)}

@@ -56,8 +56,8 @@ def score(
         drawn = [measured.figures(row) for row in weights]
         metrics = dict(measured.result.metrics)
         for name in drawn[0]:
-            low, high = bootstrap.limits([d[name] for d in drawn])
-            metrics[name] = replace(metrics[name], low=float(low), high=float(high))
+            low, high = bootstrap.limits([d[name] for d in drawn], len(data))
+            metrics[name] = metrics[name] if np.isnan(low) else replace(metrics[name], low=low, high=high)
         out[task] = replace(measured.result, metrics=metrics)
     return out
 
@@ -93,7 +93,11 @@ def paired(
     """Differences of two models on the same scenes: task -> figure -> as `bootstrap.paired` gives them.
 
     Both are measured as one set of twice as many scenes, in which one model's or the other's scenes count.
+
+    Raises:
+        UserError: the models have nothing in common that could be compared.
     """
+    a, b = _in_common(a, b)
     n, weights = len(data), bootstrap.multiplicities(len(data), draws)
     swaps = np.random.default_rng(1).integers(0, 2, (draws, n))
     both = measure([*a, *b], data.subset(np.tile(np.arange(n), 2)))
@@ -107,8 +111,18 @@ def paired(
         whole = of(once, none), of(none, once)
         drawn = [(of(w, none), of(none, w)) for w in weights]
         exchanged = [(of(s, 1 - s), of(1 - s, s)) for s in swaps]
-        out[task] = {name: bootstrap.verdict(name, whole, drawn, exchanged) for name in whole[0]}
+        out[task] = {name: bootstrap.verdict(name, whole, drawn, exchanged, n) for name in whole[0]}
     return out
+
+
+def _in_common(a: list[Found], b: list[Found]) -> tuple[list[Found], list[Found]]:
+    """What both models say: boxes, emotions of detected people, emotions or VAD of annotated people."""
+    said_a, said_b = ({key for one in found for key in one} for found in (a, b))
+    if not said_a & said_b:
+        said = (", ".join(sorted(said)) or "nothing" for said in (said_a, said_b))
+        raise UserError("nothing to compare: A gives {}, B gives {}".format(*said))
+    a, b = ([{key: one[key] for key in one.keys() & said_a & said_b} for one in found] for found in (a, b))
+    return a, b
 
 
 def differences(a: list[Found], b: list[Found]) -> np.ndarray:
@@ -152,6 +166,7 @@ def _emotions(found: list[Found], data: Scenes, matches: detection.Matches | Non
         detected = _of_detected(found, labels, known, matches)
     if any("vad" in f for f in found):
         errors = np.abs(np.concatenate([f["vad"] for f in found if "vad" in f]) - vad)
+        errors = errors if np.isfinite(errors).all(axis=1).any() else None  # the data set has no VAD
 
     def figures(weights: np.ndarray) -> dict[str, float]:
         often = weights[picture]

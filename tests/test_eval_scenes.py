@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -164,6 +165,42 @@ def test_paired_test_of_detectors() -> None:
     assert test["p"] < 0.02 and test["low"] > 0
     same = scenes.paired(found, found, data, draws=50)["detection"]["AP"]
     assert same["difference"] == 0 and same["p"] == 1 and same["low"] == same["high"] == 0
+
+
+def test_models_are_compared_on_what_both_say(tmp_path: Path) -> None:
+    """One has VAD or emotions of detected people, the other not."""
+    data = datasets.reader("emotic").load(datasets.reader("emotic").fake(tmp_path / "emotic"), "test")
+    rng, k = np.random.default_rng(0), len(EMOTIC)
+    whole = [
+        {"boxes": s.boxes, "scores": rng.random(len(s)), "emotions": rng.random((len(s), k)),
+         "people": rng.random((len(s), k)), "vad": rng.random((len(s), 3))}
+        for s in data.scenes
+    ]  # fmt: skip
+
+    def only(*keys: str) -> list[dict]:
+        return [{key: one[key] for key in keys} for one in whole]
+
+    for left, right in ((whole, only("people")), (only("people"), whole), (only("people", "vad"), only("people"))):
+        found = scenes.paired(left, right, data, draws=5)
+        assert {task: set(test) for task, test in found.items()} == {"emotions": {"mAP", "mAP interpolated"}}
+        assert found["emotions"]["mAP"]["difference"] == 0
+    for left, right in (
+        (whole, only("boxes", "scores")),
+        (only("boxes", "scores"), only("boxes", "scores", "emotions")),
+    ):
+        assert set(scenes.paired(left, right, data, draws=5)) == {"detection"}
+    with pytest.raises(UserError, match="A gives boxes, scores, B gives people"):
+        scenes.paired(only("boxes", "scores"), only("people"), data, draws=5)
+
+
+def test_without_annotated_vad_there_is_no_error_of_it(tmp_path: Path) -> None:
+    data = datasets.reader("emotic").load(datasets.reader("emotic").fake(tmp_path / "emotic"), "test")
+    bare = dataclasses.replace(
+        data, scenes=tuple(dataclasses.replace(s, vad=np.full((len(s), 3), np.nan)) for s in data.scenes)
+    )
+    found = [{"people": np.full((len(s), len(EMOTIC)), 0.5), "vad": np.full((len(s), 3), 0.5)} for s in data.scenes]
+    assert "VAD error" in scenes.score(found, data, draws=5)["emotions"].metrics
+    assert "VAD error" not in scenes.score(found, bare, draws=5)["emotions"].metrics
 
 
 # -- COCO results files ----------------------------------------------------------------------------------------------
