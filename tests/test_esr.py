@@ -11,6 +11,7 @@ from emotion import explain, exports, outputs
 from emotion.errors import UserError
 from emotion.media import sampling
 from emotion.models import esr
+from emotion.predict import FacePredictor
 
 SMALL = esr.ESRConfig(
     input=esr.FaceInput(size=(24, 24), channels="rgb"),
@@ -298,6 +299,25 @@ def test_table_refuses_expressions_that_the_original_has_no_name_for():
         tasks = model.decode(model(faces(1, model.config)))
     with pytest.raises(UserError, match=r"no name for .*a, b"):
         exports.esr_csv(result(tasks, np.array([[0, 0, 1, 1]]), [0]))
+
+
+def test_with_the_batch_reading_a_face_does_not_depend_on_the_others():
+    model = network(esr.replace(SMALL, batchnorm="batch"))
+    predictor = FacePredictor(model, detector=lambda pictures: [])
+    crops = np.random.default_rng(0).integers(0, 256, (3, 24, 24, 3), np.uint8)
+    together, alone = predictor.read(crops), predictor.read(crops[1:2])
+    for name in alone:
+        np.testing.assert_array_equal(together[name].values[1:2], alone[name].values)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_outputs_of_damaged_weights_are_no_answer(value):
+    model = network(SMALL)
+    with torch.inference_mode():
+        logits = model(faces(2))
+        logits["expression"][0, 0, 0] = value
+    with pytest.raises(UserError, match="checkpoint is damaged"):
+        model.decode(logits)
 
 
 def test_table_needs_branches_with_affect():

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from emotion import labels as vocab
 from emotion import uncertainty
 from emotion.hub.pretrained import Pretrained
-from emotion.models.base import ClipInput, FaceInput, VectorInput
+from emotion.models.base import ClipInput, FaceInput, VectorInput, finite
 from emotion.models.efficientface import Backbone, check_size
 from emotion.outputs import Task
 
@@ -261,7 +261,7 @@ class AVFusion(Pretrained, nn.Module):
 
     def decode(self, logits: dict[str, Tensor]) -> dict[str, Task]:
         """Softmax probabilities, with their normalised entropy as total uncertainty."""
-        values = logits["expression"].detach().float().softmax(-1).cpu().numpy()
+        values = finite(logits)["expression"].detach().float().softmax(-1).cpu().numpy()
         doubt = {"total": uncertainty.categorical(values[None])["total"]}
         return {"expression": Task("categorical", self.config.labels, values, uncertainty=doubt)}
 

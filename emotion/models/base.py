@@ -18,10 +18,23 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from emotion.errors import UserError, listed
 from emotion.outputs import Task
 
 LARGEST_SIDE = 4096  # pixels of a crop
 LONGEST_CLIP = 60.0  # seconds
+
+
+def finite(logits: dict[str, Tensor]) -> dict[str, Tensor]:
+    """`logits` themselves; every model's `decode` begins with it, so that no answer is made up.
+
+    Raises:
+        UserError: some are no numbers, as damaged weights make them.
+    """
+    broken = [name for name, z in logits.items() if not torch.isfinite(z).all()]
+    if broken:
+        raise UserError(f"the model's {listed(broken)} are not finite numbers; its checkpoint is damaged, get it again")
+    return logits
 
 
 def check_scaling(mean: tuple[float, ...], std: tuple[float, ...], count: int) -> None:

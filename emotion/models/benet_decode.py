@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from emotion.errors import UserError
+from emotion.models.base import finite
 from emotion.outputs import Faces, Task
 
 if TYPE_CHECKING:
@@ -148,6 +149,14 @@ class Decoding:
     window: int = 5
     published: bool = False
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.threshold <= 1:
+            raise ValueError(f"the threshold of people lies between 0 and 1, not at {self.threshold:g}")
+        if self.people < 1:
+            raise ValueError(f"people must be 1 or more, not {self.people}")
+        if self.window < 1 or self.window % 2 == 0:
+            raise ValueError(f"the window must be an odd number of pixels, not {self.window}")
+
 
 DEFAULT = Decoding()
 PUBLISHED = Decoding(people=15, published=True)
@@ -167,6 +176,7 @@ def merge(
         affect_from: published mode: index of the first continuous map; the original overwrites the mirrored ones, so
             that these maps become three quarters of the unmirrored ones.
     """
+    logits = finite(logits)
     merged = {name: _merge_scales(logits, name) for name in ("heatmap", "size", "bu") if f"{name}0" in logits}
     merged |= {name: logits[name].float().sigmoid() for name in ("pc", "bg", "fusion") if name in logits}
     if mirrored is None:

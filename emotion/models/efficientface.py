@@ -15,7 +15,7 @@ from torchvision.models.shufflenetv2 import InvertedResidual
 from emotion import labels as vocab
 from emotion import uncertainty
 from emotion.hub.pretrained import Pretrained
-from emotion.models.base import FaceInput
+from emotion.models.base import FaceInput, finite
 from emotion.outputs import Task
 
 WIDTHS = (29, 116, 232, 464, 1024)  # after the stem, the three stages and the top
@@ -149,7 +149,7 @@ class EfficientFace(Pretrained, nn.Module):
 
     def decode(self, logits: dict[str, Tensor]) -> dict[str, Task]:
         """Softmax probabilities, with their normalised entropy as total uncertainty."""
-        values = logits["expression"].detach().float().softmax(-1).cpu().numpy()
+        values = finite(logits)["expression"].detach().float().softmax(-1).cpu().numpy()
         doubt = {"total": uncertainty.categorical(values[None])["total"]}
         return {"expression": Task("categorical", self.config.labels, values, uncertainty=doubt)}
 

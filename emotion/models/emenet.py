@@ -8,8 +8,6 @@ for one face, 1.8 times slower for eight) and torch.vmap (1.6 and 2.7 times slow
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,8 +20,8 @@ from emotion.errors import UserError
 from emotion.hub.pretrained import Pretrained
 from emotion.merging import bin_moments
 from emotion.models import marblenet, mobilefacenet
-from emotion.models.base import FaceInput
-from emotion.models.emenet_heads import HEADS, RecurrentHead, TransformerHead
+from emotion.models.base import FaceInput, finite
+from emotion.models.emenet_heads import HEADS, RecurrentHead, TransformerHead, dropping
 from emotion.models.mobilefacenet import landmark_names
 from emotion.outputs import Task
 
@@ -220,7 +218,7 @@ class EMENet(Pretrained, nn.Module):
         """
         logits, after = self._read(features, state, member)
         if self.passes and not self.training:
-            with self._dropout(self.seed):
+            with dropping(nn.ModuleList(m.heads for m in self.members), self.seed):
                 draws = [self._read(features, state, member)[0] for _ in range(self.passes)]
             logits = {task: torch.cat([draw[task] for draw in draws]) for task in logits}
         return logits, after
@@ -286,7 +284,7 @@ class EMENet(Pretrained, nn.Module):
 
         Dropout before their decoders is on, so that the passes differ; everything that reads logits takes them for an
         ensemble of passes * M members, and one network alone gets an epistemic uncertainty. States of streams are those
-        without dropout. The masks of a call depend on the seed alone: the same input gives the same output.
+        without dropout. The masks depend on the seed alone and are the same for all faces.
 
         Args:
             passes: draws; 0 switches it off.
@@ -302,19 +300,6 @@ class EMENet(Pretrained, nn.Module):
         self.passes, self.seed = passes, seed
         return self
 
-    @contextmanager
-    def _dropout(self, seed: int) -> Iterator[None]:
-        """The heads in training mode, which to them means dropout alone."""
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            try:
-                for member in self.members:
-                    member.heads.train()
-                yield
-            finally:
-                for member in self.members:
-                    member.heads.eval()
-
     def decode(self, logits: dict[str, Tensor]) -> dict[str, Task]:
         """Mean probabilities of the members, decisions, values and uncertainty; frames of clips become rows.
 
@@ -322,7 +307,7 @@ class EMENet(Pretrained, nn.Module):
         and arousal those of their distributions over bins; "deviation" there is the standard deviation of the mixed
         distribution, in the values' unit. One network alone gives no epistemic part.
         """
-        p = probabilities(logits, self.config.temperature)
+        p = probabilities(finite(logits), self.config.temperature)
         members = len(next(iter(p.values())))
         parts = ("total", "aleatoric", "epistemic") if members > 1 else ("total", "aleatoric")
         tasks = {}

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from emotion import labels as vocab
 from emotion import uncertainty
 from emotion.hub.pretrained import Pretrained
-from emotion.models.base import FaceInput
+from emotion.models.base import FaceInput, finite
 from emotion.outputs import Task
 
 
@@ -194,6 +194,7 @@ class ESR(Pretrained, nn.Module):
         class, `expression.choice` follows `config.decision`. Valence and arousal are the mean over branches, limited
         to [-1, 1], which single branches may exceed; their uncertainty is the standard deviation over branches.
         """
+        logits = finite(logits)
         members = (logits["expression"].detach().float() / self.config.temperature).softmax(-1).cpu().numpy()
         votes = vote_share(logits["expression"])
         values = members.mean(axis=0)

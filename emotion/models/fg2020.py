@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from emotion import labels as vocab
 from emotion import merging, uncertainty
 from emotion.hub.pretrained import Pretrained
-from emotion.models.base import FaceInput
+from emotion.models.base import FaceInput, finite
 from emotion.models.face_resnet import MEANS, FaceResNet50, TimmBackbone
 from emotion.outputs import Task
 
@@ -277,7 +277,7 @@ class FG2020(Pretrained, nn.Module):
             merge: name of a rule of `emotion.merging`; default `config.merge`.
         """
         rule = merge or self.config.merge
-        arrays = member_rows(logits)
+        arrays = member_rows(finite(logits))
         merged = merging.merge(arrays, rule)
         units = self.config.action_units
         thresholds = np.array((0.5,) * len(units) if rule in merging.UNTUNED else self.config.thresholds, np.float32)

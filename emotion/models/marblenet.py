@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from emotion import uncertainty
 from emotion.hub.pretrained import Pretrained
+from emotion.models.base import finite
 from emotion.outputs import Task
 
 RATE = 16000  # samples per second
@@ -225,7 +226,7 @@ class MarbleNet(Pretrained, nn.Module):
 
     def decode(self, logits: dict[str, Tensor]) -> dict[str, Task]:
         """Probability of background and speech."""
-        values = logits["voice"].detach().double().softmax(-1).cpu().numpy()
+        values = finite(logits)["voice"].detach().double().softmax(-1).cpu().numpy()
         unsure = uncertainty.categorical(values[None])["total"]
         return {"voice": Task("categorical", self.config.labels, values, uncertainty={"total": unsure})}
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from emotion import labels as vocab
 from emotion import uncertainty
 from emotion.hub.pretrained import Pretrained
-from emotion.models.base import FaceInput
+from emotion.models.base import FaceInput, finite
 from emotion.outputs import Task
 
 FACE = FaceInput(size=(112, 112), square=True)
@@ -183,7 +183,7 @@ class MobileFaceNet(Pretrained, nn.Module):
 
     def decode(self, logits: dict[str, Tensor]) -> dict[str, Task]:
         """Probabilities with their entropy, and landmarks as fractions of the crop's sides."""
-        tasks = {}
+        tasks, logits = {}, finite(logits)
         if "expression" in logits:
             values = logits["expression"].detach().double().softmax(-1).cpu().numpy()
             unsure = uncertainty.categorical(values[None])["total"]  # one network cannot tell the parts apart

@@ -23,7 +23,7 @@ from emotion.models.base import ClipInput, FaceInput
 from emotion.models.benet_decode import SceneInput
 from emotion.outputs import Faces, Result, Task
 from emotion.predict.scenes import ScenePredictor
-from emotion.predict.sequences import FaceStream, VideoReader, hearing
+from emotion.predict.sequences import FaceStream, VideoReader, hearing, unheard
 
 BATCH = 32  # faces per forward pass: more brings nothing on a CPU and costs memory
 FRAMES = 16  # of a video that are searched for faces together,
@@ -75,7 +75,8 @@ class FacePredictor:
             faces: boxes to use instead of detecting, one `Faces` per picture.
 
         Returns:
-            One `Result` per picture, faces sorted by size; a picture without faces gives a result of length 0.
+            One `Result` per picture, faces sorted by size; a picture without faces gives a result of length 0. `notes`
+            says so where the model should hear.
         """
         sources = sources or [Path(p).name if isinstance(p, (str, Path)) else "" for p in pictures]
         arrays = [media.read_image(p) for p in pictures]
@@ -83,6 +84,7 @@ class FacePredictor:
         crops = [self.crops(a, f) for a, f in zip(arrays, found)]
         tasks = self.read(np.concatenate(crops)) if crops else {}
         ends = np.cumsum([len(c) for c in crops])
+        notes = unheard(self.model, "a picture has no sound")
         return [
             Result(
                 model=self.name,
@@ -92,6 +94,7 @@ class FacePredictor:
                 faces=one,
                 tasks={name: task[end - len(one) : end] for name, task in tasks.items()},
                 source=source,
+                notes=notes,
             )
             for array, one, end, source in zip(arrays, found, ends, sources)
         ]
@@ -165,9 +168,11 @@ class FacePredictor:
         """Decoded predictions for face crops, uint8 [N, h, w, 3]."""
         if not len(crops):
             return self.nothing
+        # with the original ESR's reading of batch norm, a face's result depends on what it is read with
+        size = 1 if getattr(self.model.config, "batchnorm", "") == "batch" else BATCH
         with torch.inference_mode():
             x = self.model.config.input.tensor(crops)
-            parts = [self.model.decode(self.model(x[i : i + BATCH].to(self.device))) for i in range(0, len(x), BATCH)]
+            parts = [self.model.decode(self.model(x[i : i + size].to(self.device))) for i in range(0, len(x), size)]
         return {name: Task.concatenate([p[name] for p in parts]) for name in parts[0]}
 
     @cached_property

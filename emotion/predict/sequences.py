@@ -17,6 +17,7 @@ from emotion.outputs import Faces, Result, Task
 if TYPE_CHECKING:
     from emotion.predict import FacePredictor
 
+MUTE = "voices were taken for silent"
 Hear = Callable[[float], np.ndarray]  # seconds of a frame -> the sound around it, float32 [samples]
 
 
@@ -149,7 +150,8 @@ class VideoReader:
 class FaceStream:
     """Faces of a live stream, such as a webcam: one frame in, its result out, with tracks and models' states kept.
 
-    One object belongs to one stream; several of them may share a predictor. Models that hear are given silence.
+    One object belongs to one stream; several of them may share a predictor. Models that hear are given silence, and
+    every result says so.
 
     Args:
         predictor: finds and reads the faces.
@@ -162,6 +164,7 @@ class FaceStream:
     def __init__(self, predictor: FacePredictor, detect_every: int = 1) -> None:
         self._predictor, self._reader = predictor, FaceReader(predictor, live=True)
         self._follower = Follower(predictor, detect_every)
+        self.notes = unheard(predictor.model, "a camera's sound is not read")
 
     def read(self, picture: np.ndarray, seconds: float, source: str = "") -> Result:
         """The next frame.
@@ -178,7 +181,8 @@ class FaceStream:
         self._reader.add(faces, self._predictor.crops(picture, faces), seconds)
         self._reader.read(self._follower.alive)
         size, frame = (picture.shape[1], picture.shape[0]), np.zeros(len(faces), np.int64)
-        return Result(self._predictor.name, size, np.array([seconds]), frame, faces, self._reader.take(), source)
+        tasks = self._reader.take()
+        return Result(self._predictor.name, size, np.array([seconds]), frame, faces, tasks, source, self.notes)
 
 
 class Follower:
@@ -218,6 +222,11 @@ class Follower:
         return out
 
 
+def unheard(model: Any, why: str) -> tuple[str, ...]:
+    """What to tell the reader of predictions that a model made without sound: nothing, unless the model hears."""
+    return (f"{why}; {MUTE}",) if getattr(model.config, "sound", False) else ()
+
+
 def hearing(model: Any, source: video.Video, info: video.VideoInfo) -> tuple[Hear | None, str]:
     """What a model hears at every frame of a video, and what to tell the reader ("" when all is well).
 
@@ -230,9 +239,9 @@ def hearing(model: Any, source: video.Video, info: video.VideoInfo) -> tuple[Hea
     try:
         sound = audio.read(source) if info.sound else None
     except UserError as error:
-        return None, f"{error}; voices were taken for silent"
+        return None, f"{error}; {MUTE}"
     if sound is None:
-        return None, "the video has no sound; voices were taken for silent"
+        return None, f"the video has no sound; {MUTE}"
     sound, rate = sound.at_rate(windowing.RATE), info.rate
     if model.config.audio_clock == "true":
         return lambda seconds: sound.window(
