@@ -49,8 +49,9 @@ def _options(method: str, rest: list[str]) -> dict[str, Any]:
 
 
 def _reader(kind: Any) -> Callable[[str], Any]:
-    """Text -> value of an annotated type; a tuple's items are separated by commas."""
-    adapter, many = TypeAdapter(kind), typing.get_origin(kind) is tuple
+    """Text -> value of an annotated type; the items of one that is, or may be, a tuple are separated by commas."""
+    adapter = TypeAdapter(kind)
+    many = tuple in map(typing.get_origin, (kind, *typing.get_args(kind)))
 
     def read(text: str) -> Any:
         return adapter.validate_python(text.split(",") if many else text)

@@ -1,12 +1,14 @@
-"""EMENet's released files: `net_epoch_<E>_<name>.pth` of V and VA networks, one folder per ensemble member.
+"""EMENet's released files: `net_epoch_<E>_<name>.pth` of V and VA networks, most often one folder per ensemble member.
 
-Understood sources: one such file; a member's folder; a folder, zip or tar of members, which becomes an ensemble.
+Understood sources: one such file; a folder, zip or tar of members, in folders of their own or side by side, which
+becomes an ensemble.
 The optimiser's file that the original insists on is not needed.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
@@ -34,7 +36,7 @@ State = dict[str, Tensor]
 def read(
     source: Path,
     members: str = "*",
-    epoch: int | None = None,
+    epoch: int | tuple[int, ...] | None = None,
     time_axis: str = "lanes",
     temporal: str | None = None,
     name: str = "",
@@ -44,7 +46,8 @@ def read(
     Args:
         source: file, folder or archive.
         members: which members of a folder or archive, as a pattern such as "student_round_3_*".
-        epoch: which epoch where a member has several (default: the latest).
+        epoch: which epoch where members have several (default: the latest); one for all, or one per member, as the
+            checkpoint's note lists them.
         time_axis: how the heads read time, see `EMENetConfig`; the published weights know "lanes".
         temporal: "rnn_relu" for plain recurrent heads with ReLU, which the files do not tell from tanh.
         name: name of the checkpoint, `arch.tag`.
@@ -82,26 +85,54 @@ def read(
     return Imported(config, tensors, card, dropped, [*_notes(config, list(chosen)), *notes])
 
 
-def choose(source: Path, members: str, epoch: int | None) -> dict[str, PurePosixPath | None]:
+def choose(source: Path, members: str, epoch: int | tuple[int, ...] | None = None) -> dict[str, PurePosixPath | None]:
     """The file of every member by the member's name, in natural order; None for `source` itself.
 
+    A member is what file and folder are called. Where file names alone tell members apart they are their names.
+
     Raises:
-        UserError: none, or not the epoch asked for.
+        UserError: none, not the epochs asked for, or two files for one member and epoch.
     """
     if not is_container(source):
-        return {_member_name(PurePosixPath(source.name)): None}
-    groups: dict[str, dict[int, PurePosixPath]] = {}
+        match = FILE.fullmatch(source.name)
+        return {match[2] if match else source.stem: None}
+    groups: dict[tuple[str, str], dict[int, PurePosixPath]] = {}
     for path in find_files(source, "net_epoch_*.pth"):
-        if match := FILE.fullmatch(path.name):
-            groups.setdefault(_member_name(path), {})[int(match[1])] = path
-    groups = {k: v for k, v in groups.items() if fnmatch(k, members)}
-    if not groups:
+        if not (match := FILE.fullmatch(path.name)):
+            continue
+        epochs, number = groups.setdefault((path.parent.name, match[2]), {}), int(match[1])
+        if number in epochs:
+            raise UserError(f"{source} holds two files for one member and epoch: {epochs[number]}, {path}; remove one")
+        epochs[number] = path
+    names = [name for _, name in groups]
+    found = {}
+    for (folder, name), epochs in groups.items():
+        label = name if names.count(name) == 1 else f"{folder}/{name}"
+        if any(fnmatch(known, members) for known in (label, folder)):
+            found[label] = epochs
+    if not found:
         raise UserError(f"{source} holds no net_epoch_<E>_<name>.pth of a member called {members}")
-    late = [k for k, v in groups.items() if epoch is not None and epoch not in v]
-    if late:
-        raise UserError(f"{source} holds no epoch {epoch} of {', '.join(late[:3])}; leave it out for the latest")
-    ordered = sorted(groups, key=lambda k: [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", k)])
-    return {k: groups[k][max(groups[k]) if epoch is None else epoch] for k in ordered}
+    ordered = sorted(found, key=lambda k: [int(p) if p.isdecimal() else p for p in re.split(r"(\d+)", k)])
+    wanted = _epochs(source, ordered, epoch)
+    return {k: found[k][max(found[k])] if e is None else _at(source, k, found[k], e) for k, e in zip(ordered, wanted)}
+
+
+def _epochs(source: Path, members: list[str], epoch: int | tuple[int, ...] | None) -> Sequence[int | None]:
+    """The epoch of every member; None for its latest."""
+    given = epoch if isinstance(epoch, tuple) else (epoch,)
+    if len(given) not in (1, len(members)):
+        raise UserError(
+            f"epoch has {len(given)} values, {source} holds {len(members)} members: give one for all, or one for each "
+            f"of {', '.join(members)}"
+        )
+    return given if len(given) == len(members) else given * len(members)
+
+
+def _at(source: Path, member: str, epochs: dict[int, PurePosixPath], epoch: int) -> PurePosixPath:
+    if epoch not in epochs:
+        there = ", ".join(map(str, sorted(epochs)))
+        raise UserError(f"{source} holds no epoch {epoch} of {member}, only {there}; leave it out for the latest")
+    return epochs[epoch]
 
 
 def without_front_end(state: State) -> tuple[State, list[str]]:
@@ -204,12 +235,6 @@ def align(
     dropped |= {f"auxiliary head {t}": "not all members have it" for t in lost}
     gone = tuple(f"heads.{t}." for t in lost)
     return configs[0], [{k: v for k, v in n.items() if not k.startswith(gone)} for n in networks]
-
-
-def _member_name(path: PurePosixPath) -> str:
-    """The member that a file belongs to: its folder, or what its name says."""
-    match = FILE.fullmatch(path.name)
-    return path.parent.name or (match[2] if match else path.stem)
 
 
 def _notes(config: EMENetConfig, labels: list[str]) -> list[str]:
