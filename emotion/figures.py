@@ -14,7 +14,8 @@ from emotion.outputs import Result, Task
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-PARTS = {"aleatoric": "#56B4E9", "epistemic": "#D55E00", "total": "#56B4E9"}  # told apart by colour-blind eyes
+# Told apart by colour-blind eyes.
+PARTS = {"aleatoric": "#56B4E9", "epistemic": "#D55E00", "total": "#56B4E9", "deviation": "#56B4E9"}
 TITLES = {"action_units": "Action units", "expression": "Expression", "valence_arousal": "Valence and arousal"}
 DOTS = "#F0E442"
 
@@ -22,9 +23,7 @@ DOTS = "#F0E442"
 def bars(result: Result, face: int, portrait: np.ndarray, dpi: int = 120) -> np.ndarray:
     """One face: its portrait, what the model predicts as bars, and beside each task how uncertain that is.
 
-    The uncertainty is the entropy as a part of the largest possible one; where a model has several members it is split
-    into what is uncertain in the face (aleatoric) and what the members disagree on (epistemic). All classes of an
-    expression share one uncertainty.
+    All classes of an expression share one uncertainty; what it is, `uncertainty` says.
 
     Args:
         result: of a picture.
@@ -60,6 +59,22 @@ def bars(result: Result, face: int, portrait: np.ndarray, dpi: int = 120) -> np.
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
+def uncertainty(task: Task, face: int) -> dict[str, np.ndarray]:
+    """How uncertain a model is of one face, in parts that add up.
+
+    Returns:
+        "aleatoric" (uncertain in the face) and "epistemic" (the members disagree) where a model tells them apart, else
+        "total": entropies as parts of the largest possible one, [1] for a categorical task, else [K]. Of continuous
+        values without such entropies "deviation", the standard deviation in their unit. Nothing where nothing is told.
+    """
+    if task.kind == "continuous" and "deviation" not in task.uncertainty:
+        parts = {} if task.deviation is None else {"deviation": task.deviation}
+    else:
+        kinds = ("aleatoric", "epistemic") if "epistemic" in task.uncertainty else ("total",)
+        parts = {kind: task.uncertainty[kind] for kind in kinds if kind in task.uncertainty}
+    return {kind: np.atleast_1d(values[face]) for kind, values in parts.items()}
+
+
 def _predictions(axes: Axes, name: str, task: Task) -> None:
     values, places = task.values[0], np.arange(len(task.labels))
     colours = ["#0072B2"] * len(places)
@@ -79,9 +94,7 @@ def _predictions(axes: Axes, name: str, task: Task) -> None:
 
 
 def _uncertainty(axes: Axes, task: Task, first: bool) -> None:
-    unsure = task.uncertainty
-    parts = ("aleatoric", "epistemic") if "epistemic" in unsure else ("total",)
-    rows = {part: np.atleast_1d(unsure[part][0]) for part in parts if part in unsure}
+    rows = uncertainty(task, 0)
     if not rows:
         axes.set_axis_off()
         return
@@ -95,7 +108,7 @@ def _uncertainty(axes: Axes, task: Task, first: bool) -> None:
     axes.set_yticks(np.arange(count), task.labels if count == len(task.labels) else [""] * count, fontsize=8)
     if count == 1:
         axes.set_ylim(-3, 3)
-    _finish(axes, "Uncertainty", 0.0, 1.12)
+    _finish(axes, "Standard deviation" if "deviation" in rows else "Uncertainty", 0.0, 1.12)
     if first and len(rows) > 1:
         axes.legend(fontsize=7, loc="lower right", frameon=False)
 

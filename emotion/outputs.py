@@ -134,6 +134,16 @@ class Task:
         """Which columns of a multilabel task reach their thresholds (0.5 where it has none), bool [N, K]."""
         return self.values >= (0.5 if self.thresholds is None else self.thresholds)
 
+    @property
+    def deviation(self) -> np.ndarray | None:
+        """Standard deviation [N, K] of a continuous task in the values' unit; None where the model does not tell it."""
+        if self.kind != "continuous":
+            return None
+        told = [self.uncertainty[kind] for kind in ("deviation", "total", "epistemic") if kind in self.uncertainty]
+        if told:
+            return told[0]
+        return self.members.std(axis=0) if self.members is not None and len(self.members) > 1 else None
+
     def names(self) -> list[str]:
         """The predicted class of every face (categorical tasks)."""
         return [self.labels[i] for i in self.choice]

@@ -130,8 +130,7 @@ def _areas(task: Task, times: np.ndarray, length: float) -> str:
 
 def _lines(task: Task, times: np.ndarray, length: float) -> str:
     """Valence and arousal in [-1, 1] with a band of one standard deviation to both sides."""
-    deviation = spread(task)
-    deviation = np.zeros_like(task.values) if deviation is None else deviation
+    deviation = np.zeros_like(task.values) if task.deviation is None else task.deviation
     parts = [f'<path d="M0 {HEIGHT / 2}H{WIDTH}" class="em-zero"/>']
     for x, values, band in _runs(times, length, task.values, deviation):
         y, half = HEIGHT / 2 * (1 - values), HEIGHT / 2 * band
@@ -162,12 +161,6 @@ def _unit_rows(task: Task, times: np.ndarray, length: float, name: str) -> str:
     )
 
 
-def spread(task: Task) -> np.ndarray | None:
-    """Standard deviation [N, K] of a continuous task, where the model tells it."""
-    kinds = (task.uncertainty.get(kind) for kind in ("deviation", "total", "epistemic"))
-    return next((values for values in kinds if values is not None), None)
-
-
 def _peaks(task: Task, times: np.ndarray, length: float) -> Iterator[str]:
     """A button where each class, but for neutral, has its highest probability."""
     for k, label in enumerate(task.labels):
@@ -183,7 +176,7 @@ def _peaks(task: Task, times: np.ndarray, length: float) -> Iterator[str]:
 def _samples(one: Result, times: np.ndarray) -> list[list[Any]]:
     """Per sample its second and what is said of it."""
     expression, affect, units = (one.tasks.get(task) for task in TASKS)
-    deviation = None if affect is None else spread(affect)
+    deviation = None if affect is None else affect.deviation
     rows = []
     for i, second in enumerate(times):
         words = []

@@ -48,7 +48,7 @@ def readout(result: Result, face: int) -> str:
         label = expression.labels[expression.choice[face]]
         parts.insert(0, f'<h2 class="em-big">{plots.swatch(label, _prediction(expression, face))}</h2>')
         parts.append(plots.expression_bars(expression, face) + _caption(expression))
-    doubt = "" if expression is None else plots.uncertainty(expression, face)
+    doubt = plots.uncertainty(result.tasks, face)
     pair = [
         _section("Valence and arousal", plots.circumplex(affect, face)) if affect is not None else "",
         _section("Uncertainty", doubt) if doubt else "",

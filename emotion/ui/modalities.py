@@ -29,7 +29,7 @@ def readout(result: Result) -> str:
         parts.append(_section("Together and alone", _table(result)))
     else:
         parts.append(plots.expression_bars(expression, 0))
-    doubt = plots.uncertainty(expression, 0)
+    doubt = plots.uncertainty({"expression": expression}, 0)
     return "".join([*parts, _section("Uncertainty", doubt) if doubt else ""])
 
 

@@ -5,19 +5,18 @@ Only the classes and variables of style.css are used; nothing here needs gradio.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from html import escape
 
 import numpy as np
 
-from emotion import draw
+from emotion import draw, figures
 from emotion.draw import percent
 from emotion.labels import ACTION_UNIT_NAMES
 from emotion.outputs import Task
 
 LEVELS = ((0.25, "Low"), (0.5, "Moderate"), (draw.UNCERTAIN, "High"), (np.inf, "Very high"))
 KINDS = {
-    "total": "how undecided the prediction is",
     "aleatoric": "ambiguity that each branch sees in the face itself",
     "epistemic": "disagreement between the branches",
 }
@@ -44,9 +43,12 @@ def whisker(low: float, high: float) -> str:
     return f'<i class="em-whisker" style="left:{100 * low:.1f}%;width:{max(0.4, 100 * (high - low)):.1f}%"></i>'
 
 
-def bar_rows(rows: Iterable[tuple[str, str, str]]) -> str:
-    """A list of label, bar and value, each as HTML."""
-    items = (f'<li><span class="em-label">{a}</span>{b}<span class="em-value">{c}</span></li>' for a, b, c in rows)
+def bar_rows(rows: Iterable[Sequence[str]]) -> str:
+    """A list of label, bar and value, or of label and several bars and values, each as HTML."""
+    items = []
+    for label, *cells in rows:
+        pairs = (f'{b}<span class="em-value">{value}</span>' for b, value in zip(cells[::2], cells[1::2]))
+        items.append(f'<li><span class="em-label">{label}</span>{"".join(pairs)}</li>')
     return f'<ul class="em-rows">{"".join(items)}</ul>'
 
 
@@ -65,28 +67,60 @@ def expression_bars(task: Task, face: int) -> str:
 
 
 def action_units(task: Task, face: int) -> str:
-    """Every action unit with its name, bar, tick at its threshold; filled where present."""
-    rows = []
+    """Every action unit with its name, bar, tick at its threshold, filled where present; and how uncertain that is."""
+    rows, doubts = [], doubt_bars(task, face)
     for k, label in enumerate(task.labels):
         value = float(task.values[face, k])
         threshold = 0.5 if task.thresholds is None else float(task.thresholds[k])
         tick = f'<i class="em-tick" style="left:{100 * threshold:.1f}%"></i>'
         name = f"{escape(label)} {escape(ACTION_UNIT_NAMES.get(label, ''))}"
-        name = f"<strong>{name}</strong>" if value >= threshold else name
-        rows.append((name, bar(value, "var(--em-accent)", tick, muted=value < threshold), percent(value)))
-    return f'<div class="em-units">{bar_rows(rows)}</div>'
+        name = f'<span title="{name}">{f"<strong>{name}</strong>" if value >= threshold else name}</span>'
+        cells = (bar(value, "var(--em-accent)", tick, muted=value < threshold), percent(value))
+        rows.append((name, *cells, *(doubts[k] if doubts else ())))
+    if not doubts:
+        return f'<div class="em-units">{bar_rows(rows)}</div>'
+    head = f'<p class="em-legend"><span>left probability, right uncertainty</span>{_legend(task)}</p>'
+    return f'<div class="em-units em-unsure">{head}{bar_rows(rows)}</div>'
 
 
-def uncertainty(task: Task, face: int) -> str:
-    """Total uncertainty, its two parts, and what they mean in words."""
-    values = {kind: float(task.uncertainty[kind][face]) for kind in KINDS if kind in task.uncertainty}
-    if not values:
+def uncertainty(tasks: dict[str, Task], face: int) -> str:
+    """How uncertain expression, valence and arousal are, in bars, and what that means in words; "" where unknown."""
+    rows, legend, words = [], "", ""
+    if (task := tasks.get("expression")) is not None:
+        rows += [("expression", *cells) for cells in doubt_bars(task, face)]
+        legend = _legend(task)
+        if "total" in task.uncertainty:
+            words = uncertainty_in_words({kind: float(v[face]) for kind, v in task.uncertainty.items()})
+    if (task := tasks.get("valence_arousal")) is not None:
+        rows += [(label, *cells) for label, cells in zip(task.labels, doubt_bars(task, face))]
+    if not rows:
         return ""
-    rows = [
-        (f'<span title="{KINDS[kind]}">{kind}</span>', bar(value, "var(--em-accent)"), f"{value:.2f}")
-        for kind, value in values.items()
-    ]
-    return f'<p class="em-text">{uncertainty_in_words(values)}</p>{bar_rows(rows)}'
+    parts = [f'<p class="em-text">{words}</p>' if words else "", f'<p class="em-legend">{legend}</p>' if legend else ""]
+    return "".join([*parts, bar_rows(rows)])
+
+
+def doubt_bars(task: Task, face: int) -> list[tuple[str, str]]:
+    """What `figures.uncertainty` gives, as a stacked bar and a number per label (one for a categorical task)."""
+    parts = figures.uncertainty(task, face)
+    out = []
+    for values in zip(*parts.values()):
+        start, fills = 0.0, []
+        for kind, value in zip(parts, map(float, values)):
+            width = f"left:{100 * min(start, 1.0):.1f}%;width:{100 * min(value, 1.0 - start):.1f}%"
+            fills.append(f'<i class="em-fill em-{kind}" style="{width}"></i>')
+            start += value
+        said = ", ".join(f"{kind} {value:.2f}" for kind, value in zip(parts, values))
+        stack = f'<span class="em-bar" role="img" aria-label="{said}" title="{said}">{"".join(fills)}</span>'
+        out.append((stack, f"± {start:.2f}" if "deviation" in parts else f"{start:.2f}"))
+    return out
+
+
+def _legend(task: Task) -> str:
+    """What the parts of the bars are, where there are two."""
+    kinds = KINDS if "epistemic" in task.uncertainty else {}
+    return "".join(
+        f'<span title="{text}"><i class="em-part em-{kind}"></i>{kind}</span>' for kind, text in kinds.items()
+    )
 
 
 def uncertainty_in_words(values: dict[str, float]) -> str:
@@ -100,7 +134,7 @@ def uncertainty_in_words(values: dict[str, float]) -> str:
 
 
 def circumplex(task: Task, face: int) -> str:
-    """Valence (to the right) and arousal (up) as a point; the ellipse is one standard deviation over the branches."""
+    """Valence (to the right) and arousal (up) as a point; the ellipse is one standard deviation."""
     valence, arousal = (float(v) for v in task.values[face])
     middle, radius = 130.0, 100.0
     words = (("tense", -1, 1), ("excited", 1, 1), ("gloomy", -1, -1), ("relaxed", 1, -1))
@@ -130,11 +164,14 @@ def circumplex(task: Task, face: int) -> str:
 
 
 def _covariance(task: Task, face: int) -> np.ndarray | None:
-    """Covariance [2, 2] over the members; from the deviations alone where members are not kept."""
+    """Covariance [2, 2]: variances as the model tells them; what valence and arousal share, over the members alone."""
+    if task.deviation is None:
+        return None
+    covariance = np.zeros((2, 2))
     if task.members is not None and len(task.members) > 1:
-        return np.cov(task.members[:, face].astype(np.float64), rowvar=False, bias=True)
-    deviation = task.uncertainty.get("epistemic", task.uncertainty.get("total"))
-    return None if deviation is None else np.diag(deviation[face].astype(np.float64) ** 2)
+        covariance = np.cov(task.members[:, face].astype(np.float64), rowvar=False, bias=True)
+    np.fill_diagonal(covariance, task.deviation[face].astype(np.float64) ** 2)
+    return covariance
 
 
 def _ellipse(covariance: np.ndarray) -> tuple[np.ndarray, float]:
