@@ -67,6 +67,7 @@ def _predictions(command: Callable[..., argparse.ArgumentParser]) -> None:
     text = "for videos also a film of the biggest face with bars of action units and expressions, and affect over time"
     sub.add_argument("--dashboard", action="store_true", help=text)
     _video_options(sub)
+    _scene_options(sub)
     sub.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps ...; default: %(default)s")
 
     text = "show the faces of a camera with their expressions in a window"
@@ -128,9 +129,29 @@ def _scenes(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument("--model", required=True, metavar="NAME|FOLDER", help="a scene model: BENet")
     sub.add_argument("-o", "--output", type=Path, default=Path(), metavar="DIR", help="default: the current folder")
     sub.add_argument("--colour", action="store_true", help="maps in colours over the picture")
-    sub.add_argument("--flip", action="store_true", help="average with the mirrored picture: twice the time")
-    sub.add_argument("--size", type=int, metavar="PIXELS", help="working size, a multiple of 32; default: the model's")
+    _scene_options(sub, people=False)
     sub.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps ...; default: %(default)s")
+
+
+def _scene_options(sub: argparse.ArgumentParser, people: bool = True) -> None:
+    """How a scene model reads a picture, and (`people`) finds people and tells their emotions."""
+    group = sub.add_argument_group("scene models (BENet)")
+    group.add_argument("--flip", action="store_true", help="average with the mirrored picture: twice the time")
+    group.add_argument(
+        "--size", type=int, metavar="PIXELS", help="working size, a multiple of 32; default: the model's"
+    )
+    text = "compute what the original computes, faults included: whole-number boxes, at most 15 people"
+    group.add_argument("--published", action="store_true", help=text)
+    if not people:
+        return
+    text = "from this probability on every emotion counts as present; default: the checkpoint's, one per emotion"
+    group.add_argument("--threshold", type=float, metavar="P", help=text)
+    text = "value of the heatmap above which there is a person; default: the checkpoint's"
+    group.add_argument("--person-threshold", type=float, metavar="P", help=text)
+    text = "at most so many in a picture, the strongest; default: 300, with --published 15"
+    group.add_argument("--people", type=int, metavar="N", help=text)
+    text = "a person is where the heatmap is highest within so many pixels of the network's input; odd, default: 5"
+    group.add_argument("--window", type=int, metavar="PIXELS", help=text)
 
 
 def _face_options(sub: argparse.ArgumentParser) -> None:

@@ -22,7 +22,7 @@ from emotion.__main__ import main
 from emotion.cli import analyze as analyze_command
 from emotion.cli import importing
 from emotion.faces import SELECTIONS
-from emotion.models import esr
+from emotion.models import emenet, esr
 from emotion.models.base import FaceInput
 from emotion.predict import FacePredictor
 from tests.test_importers import network, originals, write
@@ -92,6 +92,18 @@ def test_table_shows_what_the_library_says(checkpoint: str, capsys: pytest.Captu
         assert cells[6] == f"{expression.values[i, expression.choice[i]]:.2f}"
         assert cells[7] == f"{expression.uncertainty['total'][i]:.2f}"
         assert cells[8] == f"{affect.values[i, 0]:+.2f}" and cells[11] == f"{affect.values[i, 1]:+.2f}"
+
+
+def test_landmarks_are_in_the_files_and_not_in_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.manual_seed(0)
+    model = emenet.EMENet(emenet.EMENetConfig(FaceInput((32, 32)), hidden=8, landmarks=68)).eval()
+    hub.save(model, "emenet", tmp_path / "m", hub.Card("emenet.tiny", "MIT", True), "---\nlicense: mit\n---\n# Tiny\n")
+    argv = ["analyze", str(MEDIA / "face_happy.png"), "--model", str(tmp_path / "m"), "-o", str(tmp_path / "out")]
+    assert main(argv) == 0
+    out = capsys.readouterr().out
+    (row,) = csv.DictReader((tmp_path / "out" / "face_happy.csv").open(encoding="utf-8"))
+    assert f"{float(row['valence_arousal.valence']):+.2f} ± " in out
+    assert sum(name.startswith("landmarks.") for name in row) == 136
 
 
 def test_files_of_a_photo(checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -120,6 +120,59 @@ def test_maps_says_what_is_wrong(checkpoint, photo, tmp_path, capsys, options, m
     assert message in capsys.readouterr().err
 
 
+def people(options: list[str], checkpoint, photo, capsys) -> list[dict]:
+    """What `analyze` finds with these options."""
+    assert command.main(["analyze", str(photo), "--model", str(checkpoint), "--json", *options]) == 0
+    return json.loads(capsys.readouterr().out)["frames"][0]["faces"]
+
+
+def test_the_original_s_options_reach_the_predictor(checkpoint, photo, capsys) -> None:
+    """Each changes what is found, exactly as the library's argument of the same meaning does."""
+    usual = people([], checkpoint, photo, capsys)
+    scores = [one["score"] for one in usual]
+    middle = (scores[0] + scores[-1]) / 2
+    assert len(usual) > 20, "a random network sees somebody nearly everywhere"
+    for option in (["--people", "100"], ["--person-threshold", f"{middle:.7f}"]):
+        some = people(option, checkpoint, photo, capsys)
+        assert some == usual[: len(some)] and 0 < len(some) < len(usual), "the strongest stay"
+    assert len(people(["--window", "21"], checkpoint, photo, capsys)) < len(usual)
+    assert people(["--flip"], checkpoint, photo, capsys) != usual != people(["--size", "96"], checkpoint, photo, capsys)
+    published = people(["--published"], checkpoint, photo, capsys)
+    assert len(published) == decode.PUBLISHED.people and published != usual[:15]
+    assert len(people(["--published", "--people", "20"], checkpoint, photo, capsys)) == 20
+    for threshold, present in (("0", list(LABELS)), ("1", [])):
+        found = people(["--threshold", threshold], checkpoint, photo, capsys)
+        assert all(one["emotions"]["present"] == present for one in found)
+        assert [one["emotions"]["values"] for one in found] == [one["emotions"]["values"] for one in usual]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--threshold", "1.5"], "a probability from 0 to 1, not 1.5"),
+        (["--person-threshold", "-1"], "between 0 and 1, not at -1"),
+        (["--people", "0"], "1 or more"),
+        (["--window", "4"], "odd number of pixels, not 4"),
+        (["--size", "100"], "multiples of 32"),
+        (["--detector", "haar"], "finds and reads everybody"),
+        (["--model", "esr_compact.ferplus", "--flip", "--people", "3"], "--flip, --people: only for scene models"),
+    ],
+)
+def test_options_that_cannot_be(checkpoint, photo, capsys, options, message) -> None:
+    assert command.main(["analyze", str(photo), "--model", str(checkpoint), *options]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_published_maps_of_the_mirrored_picture_repeat_the_original_s_fault(photo) -> None:
+    predictor = ScenePredictor(random_model())
+    once = predictor.maps(photo)
+    predictor.flip, predictor.options = True, decode.PUBLISHED
+    twice = predictor.maps(photo)
+    n = len(LABELS)
+    np.testing.assert_allclose(twice.maps[n:], 0.75 * once.maps[n:], atol=1e-6)
+    assert np.abs(twice.maps[:n] - once.maps[:n]).max() > 1e-3
+
+
 def test_faces_and_scenes_are_told_apart() -> None:
     assert isinstance(predict.of_pictures(random_model()), ScenePredictor)
     assert isinstance(predict.of_pictures(esr.ESR(esr.esr4())), predict.FacePredictor)

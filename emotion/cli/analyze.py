@@ -17,15 +17,16 @@ from PIL import Image
 from rich.console import RenderableType
 
 from emotion import exports, hub, timeline
-from emotion.cli import clips, films
+from emotion.cli import clips, films, scenes
 from emotion.cli.console import report, show, table
 from emotion.draw import overlay, panels
 from emotion.errors import UserError
 from emotion.faces.detectors import WORKING_SIDE, Detector, detector
 from emotion.media import FORMATS, SOUND_SUFFIXES, VIDEO_SUFFIXES, is_video, read_image, sampling, save_image
 from emotion.models.base import ClipInput
+from emotion.models.benet_decode import SceneInput
 from emotion.outputs import Result, Task
-from emotion.predict import FacePredictor, of_pictures
+from emotion.predict import FacePredictor
 from emotion.predict.clips import FAITHFUL, ClipPredictor
 from emotion.predict.scenes import ScenePredictor
 
@@ -82,15 +83,19 @@ def _predictor(args: argparse.Namespace) -> FacePredictor | ScenePredictor | Cli
     """The model, when it can give all that was asked for."""
     device = checked_device(args.device)
     model = hub.load(args.model, device)
-    if isinstance(getattr(model.config, "input", None), ClipInput):
+    reads = getattr(model.config, "input", None)
+    if not isinstance(reads, SceneInput):
+        scenes.refuse(args)
+    if isinstance(reads, ClipInput):
         if args.export or args.details or args.smooth:
             raise UserError(f"{args.model} reads voice and face: --export, --details and --smooth are for faces alone")
         return ClipPredictor(model, args.detector and chosen_detector(args.detector, device), device)
-    predictor = of_pictures(model, args.faces, device)
-    if args.detector is not None:
-        if isinstance(predictor, ScenePredictor):
-            raise UserError("a scene model finds people itself: --detector has no meaning for it")
-        predictor.detector = chosen_detector(args.detector, device)
+    if isinstance(reads, SceneInput):
+        if args.detector is not None or args.faces != "all":
+            raise UserError("a scene model finds and reads everybody: --detector and --faces have no meaning for it")
+        predictor = scenes.predictor(args, model)
+    else:
+        predictor = FacePredictor(model, args.detector and chosen_detector(args.detector, device), args.faces, device)
     exports.check(args.export, predictor.name, predictor.nothing)
     return predictor
 
@@ -240,10 +245,9 @@ def _columns(name: str, task: Task) -> Iterator[tuple[str, list[str]]]:
         limits = 0.5 if task.thresholds is None else task.thresholds
         present = [[label for label, on in zip(task.labels, row >= limits) if on] for row in task.values]
         yield name.replace("_", " "), [", ".join(labels) or "-" for labels in present]
-    else:
-        spread = task.uncertainty.get("total", task.uncertainty.get("epistemic"))
+    elif len(task.labels) <= films.MOST:
         for k, label in enumerate(task.labels):
-            ends = [""] * len(task.values) if spread is None else [f" ± {s:.2f}" for s in spread[:, k]]
+            ends = [""] * len(task.values) if task.deviation is None else [f" ± {s:.2f}" for s in task.deviation[:, k]]
             sign = "" if name == "vad" else "+"  # scenes' values lie in [0, 1], faces' in [-1, 1]
             yield label, [f"{v:{sign}.2f}{end}" for v, end in zip(task.values[:, k], ends)]
 

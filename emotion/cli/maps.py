@@ -7,17 +7,18 @@ from pathlib import Path
 
 import numpy as np
 
+from emotion.cli import scenes
 from emotion.cli.console import show, table
 from emotion.cli.films import make_folder
 from emotion.draw import scene_maps
 from emotion.errors import UserError
 from emotion.media import read_image, save_image
-from emotion.predict.scenes import SceneMaps, ScenePredictor
+from emotion.predict.scenes import SceneMaps
 
 
 def run(args: argparse.Namespace) -> int:
     """The command."""
-    predictor = ScenePredictor(args.model, flip=args.flip, size=args.size, device=args.device)
+    predictor = scenes.predictor(args, args.model)
     picture = read_image(args.picture)
     maps = predictor.maps(picture, args.emotions or None)
     stem = args.picture.stem

@@ -48,9 +48,10 @@ class ScenePredictor:
             and loses small people.
         options: detection threshold, largest number of people and mode; default the model's own threshold.
         device: where the network runs.
+        threshold: one for all emotions, see `thresholded`.
 
     Raises:
-        UserError: the checkpoint cannot be loaded or does not read scenes, or the size does not fit.
+        UserError: the checkpoint cannot be loaded or does not read scenes, or the size or threshold does not fit.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class ScenePredictor:
         size: int | None = None,
         options: decode.Decoding | None = None,
         device: str | torch.device = "cpu",
+        threshold: float | None = None,
     ) -> None:
         self.name = "" if isinstance(model, nn.Module) else str(model)
         self.model = model.to(device).eval() if isinstance(model, nn.Module) else hub.load(model, device)
@@ -72,7 +74,7 @@ class ScenePredictor:
         except ValueError as error:
             raise UserError(str(error)) from error
         self.options = options or replace(decode.DEFAULT, threshold=self.model.config.person_threshold)
-        self.flip, self.device = flip, device
+        self.flip, self.device, self.threshold = flip, device, checked(threshold)
 
     def image(self, picture: Any, source: str = "", boxes: Box | None = None) -> Result:
         """One picture (anything `media.read_image` takes); see `images`."""
@@ -111,7 +113,7 @@ class ScenePredictor:
         return Faces(boxes, np.ones(len(boxes))), decode.tasks(values, self.model.config)
 
     def _result(self, frame: decode.Frame, faces: Faces, tasks: dict[str, Task], source: str) -> Result:
-        return Result(
+        result = Result(
             model=self.name,
             size=frame.source,
             timestamps=np.zeros(1),
@@ -120,6 +122,7 @@ class ScenePredictor:
             tasks=tasks,
             source=source,
         )
+        return thresholded(result, self.threshold)
 
     def video(self, *args: Any, **kwargs: Any) -> Result:
         """Scene models read pictures.
@@ -179,12 +182,37 @@ class ScenePredictor:
         of_size: dict[tuple[int, int], list[int]] = {}
         for i, frame in enumerate(frames):
             of_size.setdefault(frame.size, []).append(i)
+        affect_from = len(self.model.config.labels) if self.options.published else None
         batches = [group[k : k + BATCH] for group in of_size.values() for k in range(0, len(group), BATCH)]
         for batch in batches:
             x = self.input.tensor([frames[i].warp(arrays[i]) for i in batch]).to(self.device)
             with torch.inference_mode():
-                merged = decode.merge(self.model(x), self.model(x.flip(-1)) if self.flip else None)
+                merged = decode.merge(self.model(x), self.model(x.flip(-1)) if self.flip else None, affect_from)
             yield batch, [frames[i] for i in batch], merged
+
+
+def thresholded(result: Result, threshold: float | None) -> Result:
+    """The same people with one threshold for all emotions instead of the checkpoint's; None leaves these.
+
+    Raises:
+        UserError: it does not lie in [0, 1].
+    """
+    if checked(threshold) is None:
+        return result
+    task = result.tasks["emotions"]
+    limits = np.full(len(task.labels), threshold, np.float32)
+    return replace(result, tasks=result.tasks | {"emotions": replace(task, thresholds=limits)})
+
+
+def checked(threshold: float | None) -> float | None:
+    """A threshold of emotions that can be one.
+
+    Raises:
+        UserError: it does not lie in [0, 1].
+    """
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise UserError(f"the threshold of emotions is a probability from 0 to 1, not {threshold:g}")
+    return threshold
 
 
 def _aligned(maps: torch.Tensor, frame: decode.Frame, size: tuple[int, int]) -> np.ndarray:
