@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -132,12 +135,87 @@ def test_coco_person_complains(tmp_path) -> None:
         coco_person.load(root, "val")
 
 
-def test_unreadable_picture_is_named(tmp_path) -> None:
+@pytest.mark.parametrize("content", [b"no picture", b"", b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0dIHDR"])
+def test_a_picture_that_cannot_be_read_is_named(content: bytes, tmp_path, capsys) -> None:
     root = heco.fake(tmp_path / "heco")
     data = heco.load(root)
-    (root / "Images/heco_0.png").write_bytes(b"no picture")
+    (root / "Images/heco_0.png").write_bytes(content)
     with pytest.raises(UserError, match=r"heco_0\.png"):
         data.picture(0)
+    assert main(["--heco", str(root), "-o", str(tmp_path / "out")]) == 2
+    text = capsys.readouterr().err
+    assert "cannot read the picture" in text and "heco_0.png" in text and not (tmp_path / "out").exists()
+
+
+def test_damaged_archives_of_pictures_are_named(tmp_path) -> None:
+    root = coco_person.fake(tmp_path / "persons")
+    with zipfile.ZipFile(root / "images.zip", "w") as archive:
+        for path in (root / "images").iterdir():
+            archive.write(path, path.name)
+    whole = (root / "images.zip").read_bytes()
+    place = whole.index(b"\x89PNG") + 60  # inside the first picture
+    (root / "images.zip").write_bytes(whole[:place] + bytes(40) + whole[place + 40 :])
+    data = [coco_person.load(root, split) for split in ("train", "val", "test")]
+    with pytest.raises(UserError, match=r"images.*png|png.*images"):
+        [part.picture(i) for part in data for i in range(len(part))]
+    (root / "images.zip").write_bytes(whole[:-40])
+    with pytest.raises(UserError, match=r"cannot read .*images\.zip"):
+        coco_person.load(root)
+
+
+def test_arrays_that_are_no_pictures_are_named(tmp_path) -> None:
+    _array_release(tmp_path)
+    data = emotic.load(tmp_path)
+    for content in (np.zeros((4, 5)), np.zeros((4, 5, 1))):
+        np.save(tmp_path / "img_arrs/a.npy", content)
+        with pytest.raises(UserError, match=r"a\.npy is no picture in colours"):
+            data.picture(0)
+    np.save(tmp_path / "img_arrs/a.npy", np.zeros(3))
+    with pytest.raises(UserError, match=r"line 2 \(a\.npy\)"):
+        emotic.load(tmp_path)
+    (tmp_path / "img_arrs/a.npy").write_bytes(b"")
+    for read in (lambda: data.picture(0), lambda: emotic.load(tmp_path)):
+        with pytest.raises(UserError, match=r"a\.npy"):
+            read()
+
+
+def test_notices_reach_people(tmp_path, caplog) -> None:
+    """Every reader tells how many annotations are odd, and the first of them; there is no silence."""
+    root = heco.fake(tmp_path / "heco")
+    heco.load(root)
+    assert "heco train: odd annotations (1):\n  line 6: 'Happinesst' read as 'Happiness'" in caplog.text
+    table = root / heco.TABLE
+    lines = table.read_text().splitlines()
+    table.write_text("\n".join([lines[0], *[lines[5]] * 7]))
+    caplog.clear()
+    assert len(heco.load(root).notices) == 7
+    assert "annotations (7)" in caplog.text and "line 6:" in caplog.text and "line 7:" not in caplog.text
+    assert caplog.text.rstrip().endswith("...")
+    command = [sys.executable, "-m", "emotion.datasets", "--heco", str(root), "-o", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stderr.startswith("heco train: odd annotations (7):\n  line 2:") and "odd" not in done.stdout
+    persons = coco_person.fake(tmp_path / "persons")
+    annotations = json.loads((persons / "annotations.json").read_text())
+    annotations["annotations"][0]["bbox"] = [-5, 0, 20, 50]
+    (persons / "annotations.json").write_text(json.dumps(annotations))
+    coco_person.load(persons)
+    assert "coco_person train: odd annotations (1):\n  train_1.png: 1 boxes reach outside" in caplog.text
+
+
+def test_a_box_without_numbers_is_named(tmp_path) -> None:
+    root = heco.fake(tmp_path / "heco")
+    table = root / heco.TABLE
+    lines = table.read_text().splitlines()
+    cells = lines[1].split(",")
+    table.write_text("\n".join([lines[0], ",".join([cells[0], "", *cells[2:]]), *lines[2:]]))
+    with pytest.raises(UserError, match=r"heco_0\.png: person 1 has no box"):
+        heco.load(root)
+
+
+def test_rounding_at_the_edge_is_not_odd() -> None:
+    notices: list[str] = []
+    scenes.make_scene("a.png", (100, 50), [[0, 0, 100.0000001, 50]], notices)
+    assert not notices
 
 
 def test_command_writes_all_files(tmp_path, capsys) -> None:

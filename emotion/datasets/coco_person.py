@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+import zlib
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from emotion.datasets.scenes import Scene, Scenes, make_scene
+from emotion.datasets.scenes import Scene, Scenes, make_scene, read_picture, told
 from emotion.errors import UserError
 
 PERSON = 1  # COCO's category
+# What damaged archives make their reader raise; the last two: encryption, odd compression.
+BROKEN = (OSError, KeyError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError)
+FIELDS = {"images": ("id", "file_name", "width", "height"), "annotations": ("image_id", "category_id", "bbox")}
 
 
 def load(root: str | Path, split: str = "train", source: str = "", name: str = "coco_person") -> Scenes:
@@ -43,6 +47,8 @@ def load(root: str | Path, split: str = "train", source: str = "", name: str = "
     if not chosen:
         raise UserError(f"{root / 'annotations.json'} has no {source} pictures of split {split!r}, only {splits}")
     of_image: dict[Any, list[tuple[int, dict[str, Any]]]] = {image["id"]: [] for image in table["images"]}
+    if len(of_image) < len(table["images"]):
+        raise UserError(f"{root / 'annotations.json'} has {len(table['images'])} images with {len(of_image)} ids")
     for row, annotation in enumerate(table["annotations"]):
         if annotation["image_id"] not in of_image:
             raise UserError(f"{root}: annotation {annotation.get('id', row)} is of image {annotation['image_id']}, "
@@ -55,15 +61,15 @@ def load(root: str | Path, split: str = "train", source: str = "", name: str = "
     _check(root, names)
     with_mask = _names(root, "masks")
     stems = [Path(name).stem + ".png" for name in names]
-    return Scenes(
+    data = Scenes(
         name,
         split,
         scenes,
         vocabulary=(),
         picture=lambda i: _picture(root, "images", names[i]),
         mask=(lambda i: _mask(root, stems[i]) if stems[i] in with_mask else None) if with_mask else None,
-        notices=tuple(notices),
     )
+    return told(data, notices)
 
 
 def _mask(root: Path, name: str) -> np.ndarray:
@@ -73,25 +79,34 @@ def _mask(root: Path, name: str) -> np.ndarray:
 def _read(path: Path) -> dict[str, Any]:
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
-        bad = [k for k in ("images", "annotations") if not isinstance(table[k], list)]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        bad = [k for k in FIELDS if not isinstance(table[k], list)]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"cannot read {path} as COCO annotations: {type(error).__name__}: {error}") from error
     if bad:
         raise UserError(f"{path} has no list of {' and '.join(bad)}")
+    for kind, fields in FIELDS.items():
+        for number, row in enumerate(table[kind]):
+            if missing := [f for f in fields if not isinstance(row, dict) or f not in row]:
+                raise UserError(f"{path}, {kind}, entry {number} lacks {', '.join(missing)}")
     return table
 
 
 def _scene(image: dict[str, Any], people: list[tuple[int, dict[str, Any]]], notices: list[str]) -> Scene:
-    boxes = np.array([a["bbox"] for _, a in people], np.float64).reshape(-1, 4)
+    try:
+        boxes = np.array([a["bbox"] for _, a in people], np.float64).reshape(len(people), 4)
+        size = (int(image["width"]), int(image["height"]))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"annotations.json, image {image['id']}: a size or box is not of numbers: {error}") from error
     boxes[:, 2:] += boxes[:, :2]
     return make_scene(
         image["file_name"],
-        (image["width"], image["height"]),
+        size,
         boxes,
         notices,
         rows=np.array([row for row, _ in people], int),
         crowd=np.array([bool(a.get("iscrowd", 0)) for _, a in people], bool),
         complete_from=float(image.get("complete_from_height", 0)),
+        about={"id": image["id"]},
     )
 
 
@@ -99,8 +114,11 @@ def _names(root: Path, kind: str) -> set[str]:
     """File names in a folder or archive of pictures."""
     archive = root / f"{kind}.zip"
     if archive.is_file():
-        with zipfile.ZipFile(archive) as file:
-            return {Path(n).name for n in file.namelist()}
+        try:
+            with zipfile.ZipFile(archive) as file:
+                return {Path(n).name for n in file.namelist()}
+        except BROKEN as error:
+            raise UserError(f"cannot read {archive}: {error}; is it complete?") from error
     return {p.name for p in (root / kind).glob("*")}
 
 
@@ -114,11 +132,11 @@ def _picture(root: Path, kind: str, name: str) -> np.ndarray:
     archive = root / f"{kind}.zip"
     try:
         if not archive.is_file():
-            return _decode((root / kind / name).read_bytes())
+            return read_picture(root / kind / name)
         file = _archive(archive, archive.stat().st_mtime_ns)
         inside = f"{kind}/{name}" if f"{kind}/{name}" in file.NameToInfo else name
-        return _decode(file.read(inside))
-    except (OSError, KeyError, zipfile.BadZipFile) as error:
+        return read_picture(io.BytesIO(file.read(inside)), f"{archive}: {inside}")
+    except BROKEN as error:
         raise UserError(f"cannot read {name} from {root / kind}: {error}") from error
 
 
@@ -126,11 +144,6 @@ def _picture(root: Path, kind: str, name: str) -> np.ndarray:
 def _archive(path: Path, changed: int) -> zipfile.ZipFile:
     """An archive in memory: reading its directory for every picture takes ten times as long as the picture."""
     return zipfile.ZipFile(io.BytesIO(path.read_bytes()))
-
-
-def _decode(data: bytes) -> np.ndarray:
-    with Image.open(io.BytesIO(data)) as picture:
-        return np.asarray(picture.convert("RGB"))
 
 
 def fake(root: str | Path, pictures: int = 6, seed: int = 0) -> Path:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from emotion.datasets.scenes import Scene, Scenes, check_pictures, make_scene, read_picture
+from emotion.datasets.scenes import Scene, Scenes, check_pictures, make_scene, read_picture, told
 from emotion.errors import UserError
 from emotion.labels import EMOTIC, VAD
 
@@ -58,7 +58,7 @@ def load(root: str | Path, split: str = "train", pictures: bool = True) -> Scene
         read = read_picture
     if pictures:
         check_pictures(folder, files)
-    return Scenes("emotic", split, tuple(scenes), EMOTIC, lambda i: read(folder / files[i]), notices=tuple(notices))
+    return told(Scenes("emotic", split, tuple(scenes), EMOTIC, lambda i: read(folder / files[i])), notices)
 
 
 def _read_mat(path: Path, split: str, notices: list[str]) -> list[Scene]:
@@ -132,7 +132,7 @@ def _read_arrays(path: Path, notices: list[str]) -> list[Scene]:
         raise UserError(f"{path} has no column {', '.join(missing)}")
     of_picture: dict[str, list[int]] = {}
     for k, row in enumerate(rows):
-        of_picture.setdefault(row["arr_name"].replace("\\", "/"), []).append(k)
+        of_picture.setdefault((row["arr_name"] or "").replace("\\", "/"), []).append(k)
     return [_scene_of_rows(path, file, [rows[k] for k in ks], ks, notices) for file, ks in of_picture.items()]
 
 
@@ -145,7 +145,7 @@ def _scene_of_rows(path: Path, file: str, rows: list[dict[str, str]], lines: lis
         boxes = np.array([[float(row[c]) for c in ("x1", "y1", "x2", "y2")] for row in rows]) * factor
         labels = [[e for e in EMOTIC if float(row[e.lower()] or 0) > 0] for row in rows]
         vad = [[float(row.get(a) or "nan") for a in VAD] for row in rows]
-    except (OSError, ValueError) as error:
+    except (OSError, EOFError, ValueError, TypeError, IndexError) as error:
         raise UserError(f"{path}, line {lines[0] + 2} ({file}): {error}") from error
     about = {"database": "EMOTIC", "file_name": first["filename"], "folder": first["folder"]}
     return make_scene(file, size, boxes, notices, labels=labels, vad=vad, rows=np.array(lines), about=about)
@@ -154,8 +154,10 @@ def _scene_of_rows(path: Path, file: str, rows: list[dict[str, str]], lines: lis
 def _read_array(path: Path) -> np.ndarray:
     try:
         picture = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, EOFError, ValueError) as error:
         raise UserError(f"cannot read the picture {path}: {error}") from error
+    if picture.ndim != 3 or picture.shape[2] < 3:
+        raise UserError(f"{path} is no picture in colours: it has the shape {picture.shape}")
     return np.ascontiguousarray(picture[..., :3]).astype(np.uint8)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from emotion.datasets.scenes import Scenes, check_pictures, make_scene, read_picture
+from emotion.datasets.scenes import Scenes, check_pictures, make_scene, picture_size, read_picture, told
 from emotion.errors import UserError
 from emotion.labels import HECO, VAD
 
@@ -32,7 +32,8 @@ def load(root: str | Path, split: str = "train", published: bool = False) -> Sce
             `scenes.person_table`).
 
     Raises:
-        UserError: missing table, folder or pictures, a row that does not parse, an unknown emotion.
+        UserError: missing table, folder or pictures, a picture that cannot be read, a row that does not parse, an
+            unknown emotion.
     """
     root = Path(root)
     if split != "train":
@@ -50,8 +51,7 @@ def load(root: str | Path, split: str = "train", published: bool = False) -> Sce
             notices.append(f"line {k + 2}: {row['Category']!r} read as {_MENDED[row['Category']]!r}")
     scenes = []
     for file, ks in of_picture.items():
-        with Image.open(folder / file) as picture:
-            size = picture.size
+        size = picture_size(folder / file)
         boxes = [_numbers(rows[k], _COLUMNS[1:5], root, k) for k in ks]
         vad = [_numbers(rows[k], [a.capitalize() for a in VAD], root, k) for k in ks]
         names = [rows[k]["Category"] for k in ks]
@@ -60,9 +60,8 @@ def load(root: str | Path, split: str = "train", published: bool = False) -> Sce
         scenes.append(make_scene(file, size, boxes, notices, labels=labels, vad=vad, rows=np.array(ks), about=about))
     vocabulary = (*HECO, *_MENDED) if published else HECO
     files = list(of_picture)
-    return Scenes(
-        "heco", split, tuple(scenes), vocabulary, lambda i: read_picture(folder / files[i]), notices=tuple(notices)
-    )
+    data = Scenes("heco", split, tuple(scenes), vocabulary, lambda i: read_picture(folder / files[i]))
+    return told(data, notices)
 
 
 def _read(path: Path) -> list[dict[str, str]]:

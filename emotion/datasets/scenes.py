@@ -7,8 +7,11 @@ with BENet's original (COCO style, and one entry per person), `convert` writes a
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-from collections.abc import Callable, Iterable
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +24,9 @@ from emotion.errors import UserError
 from emotion.labels import VAD
 
 FORMATS = ("x1y1x2y2", "xywh")
+SHOWN = 5  # notices that are logged
+
+_LOG = logging.getLogger(__name__)
 
 # The category that COCO's keypoint files have, part of both JSON forms.
 _JOINTS = ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
@@ -71,15 +77,21 @@ class Scene:
 def make_scene(
     file: str, size: tuple[int, int], boxes: Any, notices: list[str], labels: Any = None, vad: Any = None, **more: Any
 ) -> Scene:
-    """A scene from raw annotations: boxes are clipped to the picture, what is odd is noted in `notices`."""
+    """A scene from raw annotations: boxes are clipped to the picture, what is odd is noted in `notices`.
+
+    Raises:
+        UserError: a box without numbers.
+    """
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
     n, (width, height) = len(boxes), size
+    if len(bad := np.flatnonzero(~np.isfinite(boxes).all(axis=1))):
+        raise UserError(f"{file}: person {bad[0] + 1} has no box, but {boxes[bad[0]].tolist()}")
     clipped = boxes.copy()
     clipped[:, :2] = clipped[:, :2].clip(0)
     clipped[:, 2:] = np.minimum(clipped[:, 2:], [width, height])
     for k in np.flatnonzero((clipped[:, 2:] <= clipped[:, :2]).any(axis=1)):
         notices.append(f"{file}: person {k + 1} has a box without area, {boxes[k].tolist()}")
-    outside = int((clipped != boxes).any(axis=1).sum())
+    outside = int((abs(clipped - boxes) > 0.01).any(axis=1).sum())  # less is rounding
     if outside:
         notices.append(f"{file}: {outside} boxes reach outside the picture and were cut")
     return Scene(
@@ -152,17 +164,45 @@ class Scenes:
         return table, (scene.vad / 10).astype(np.float32)
 
 
-def read_picture(path: Path) -> np.ndarray:
+def told(data: Scenes, notices: list[str]) -> Scenes:
+    """The scenes with notices, of which the first are logged; commands show them on stderr."""
+    if notices:
+        lines = [*notices[:SHOWN], *(["..."] if len(notices) > SHOWN else [])]
+        _LOG.warning("%s %s: odd annotations (%d):\n  %s", data.dataset, data.split, len(notices), "\n  ".join(lines))
+    return replace(data, notices=tuple(notices))
+
+
+def read_picture(file: Path | io.BytesIO, where: Path | str = "") -> np.ndarray:
     """uint8 [H, W, 3] of a picture file.
+
+    Args:
+        file: path or content.
+        where: what messages call it (default: its path).
 
     Raises:
         UserError: missing or unreadable.
     """
+    with _opened(file, where) as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """Width and height of a picture file, from its head.
+
+    Raises:
+        UserError: missing or unreadable.
+    """
+    with _opened(path) as picture:
+        return picture.size
+
+
+@contextmanager
+def _opened(file: Path | io.BytesIO, where: Path | str = "") -> Iterator[Image.Image]:
     try:
-        with Image.open(path) as picture:
-            return np.asarray(picture.convert("RGB"))
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"cannot read the picture {path}: {error}") from error
+        with Image.open(file) as picture:
+            yield picture
+    except Exception as error:  # a decoder meets damaged bytes with any exception type
+        raise UserError(f"cannot read the picture {where or file}: {error}") from error
 
 
 def check_pictures(root: Path, files: Iterable[str]) -> None:
