@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 import torch
 
 pytest.importorskip("gradio")
+import gradio as gr
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
@@ -19,7 +22,7 @@ from emotion.models import benet_decode as decode
 from emotion.models.benet import BENet, BENetConfig
 from emotion.outputs import Faces, Result, Task
 from emotion.predict.scenes import SceneMaps, ScenePredictor
-from emotion.ui import person
+from emotion.ui import person, scene
 from emotion.ui.scene import EXAMPLE_ROWS
 from tests import browser as web
 
@@ -136,6 +139,26 @@ def test_only_the_chosen_emotions_are_shown(page, photo) -> None:
     assert "Happiness" in page.inner_text("#em-scene .em-maps")
 
 
+def test_one_threshold_for_all_takes_the_place_of_the_calibrated_ones(page, photo) -> None:
+    upload(page, photo)
+    before = page.inner_text("#em-scene-details h2")
+    ticks = page.locator("#em-scene-details .em-emotions .em-tick")
+    page.uncheck("#em-scene-calibrated input")
+    page.locator("#em-scene-threshold input[type=number]").fill("0")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#em-scene-details h2:has-text('Fear')")
+    assert all(ticks.nth(k).get_attribute("style") == "left:0.0%" for k in range(3))
+    assert " · " in page.inner_text("#em-scene-people label >> nth=0")
+    page.wait_for_selector("#em-scene g[data-person='0'] title:has-text(' · ')", state="attached")
+    with page.expect_download() as download:
+        page.click("#em-scene-json")
+    found = json.loads(Path(download.value.path()).read_text())["frames"][0]["faces"]
+    assert all(one["emotions"]["present"] == list(CONFIG.labels) for one in found)
+    page.check("#em-scene-calibrated input")
+    page.wait_for_function("t => document.querySelector('#em-scene-details h2').innerText === t", arg=before)
+    assert not page.locator("#em-scene-threshold").is_visible()
+
+
 def test_a_damaged_picture_gives_a_message_and_the_page_goes_on(page, photo, tmp_path) -> None:
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"not a picture")
@@ -160,6 +183,8 @@ def test_the_api_gives_the_documented_json(address, photo) -> None:
     result = client.predict(handle_file(str(photo)), api_name="/analyze_scene")
     people = result["frames"][0]["faces"]
     assert len(people) in PEOPLE and people[0]["emotions"].keys() >= {"present"}
+    all_present = client.predict(handle_file(str(photo)), threshold=1e-9, api_name="/analyze_scene")["frames"][0]
+    assert all(one["emotions"]["present"] == list(CONFIG.labels) for one in all_present["faces"])
     with pytest.raises(AppError, match="no model 'other'"):
         client.predict(handle_file(str(photo)), "other", api_name="/analyze_scene")
 
@@ -176,3 +201,36 @@ def test_a_readout_of_somebody_without_emotions_and_a_scene_without_people() -> 
     maps = SceneMaps((100, 80), None, (), np.zeros((0, 80, 100)))
     stage = person.stage(np.zeros((80, 100, 3), np.uint8), nobody, maps, ())
     assert "no person" in stage and "<rect" not in stage
+
+
+class Offered:
+    """A page with one scene model that is never run."""
+
+    def names(self, reads: str) -> list[str]:
+        return ["m"]
+
+
+def test_another_threshold_changes_readout_titles_and_files_and_can_be_taken_back(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    values = np.array([[0.1, 0.2, 0.3]], np.float32)
+    task = Task("multilabel", CONFIG.labels, values, thresholds=np.array(CONFIG.thresholds, np.float32))
+    seen = Faces(np.array([[1, 2, 30, 40.0]]), np.ones(1))
+    one = Result("m", (100, 80), np.zeros(1), np.zeros(1), seen, {"emotions": task}, "a.png")
+    maps = SceneMaps((100, 80), None, (), np.zeros((0, 80, 100)))
+    first = scene.View(one, one, np.zeros((80, 100, 3), np.uint8), maps, "m")
+    with gr.Blocks():
+        tab = scene.SceneTab(Offered())
+
+    def present(view: scene.View) -> list[str]:
+        document, *_ = islice(scene._saved(view), 3)
+        return json.loads(document[1])["frames"][0]["faces"][0]["emotions"]["present"]
+
+    changed = tab.judge(first, 0, CONFIG.labels, False, 0.15)
+    assert ">Surprise, Fear<" in changed[tab.details] and changed[tab.details].count("left:15.0%") == 3
+    assert changed[tab.people].choices == [("1 · Surprise 30 %", 0)]
+    assert present(first) == [] and present(changed[tab.view]) == ["Fear", "Surprise"]
+    assert tab.files[0] in changed and tab.files[-1] not in changed, "maps know no thresholds"
+    back = tab.judge(changed[tab.view], 0, CONFIG.labels, True, 0.15)
+    assert present(back[tab.view]) == [] and back[tab.people].choices == [("1", 0)]
+    assert [f"left:{100 * t:.1f}%" in back[tab.details] for t in CONFIG.thresholds] == [True] * 3
+    assert set(tab.judge(None, None, [], False, 0.5)) == {tab.threshold}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 from collections.abc import Collection
 from dataclasses import replace
 from html import escape
@@ -44,12 +45,18 @@ ON_CLICK = """element.addEventListener('click', e => {
     layer.hidden = shown;
     if (!shown) layer.src = map.dataset.map;
 })"""
-# The person in a list, emphasised in the picture.
+# The person in a list, emphasised in the picture; titles there follow those of the readout.
 EMPHASISE = """(n) => {
     const stage = document.querySelector('#em-scene .em-people');
     if (!stage) return;
     stage.classList.toggle('em-chosen', n !== null);
-    for (const g of stage.children) g.classList.toggle('em-selected', Number(g.dataset.person) === n);
+    const readout = document.querySelector('#em-scene-details [data-titles]');
+    const titles = readout ? JSON.parse(readout.dataset.titles) : [];
+    for (const g of stage.children) {
+        const person = Number(g.dataset.person);
+        g.classList.toggle('em-selected', person === n);
+        if (titles[person]) g.querySelector('title').textContent = titles[person];
+    }
 }"""
 
 
@@ -151,7 +158,8 @@ def readout(result: Result, n: int, shown: Collection[str]) -> str:
     names = [name for name in draw.present(task[[n]])[0] if name in shown]
     head = ", ".join(names) or "No emotion above its threshold"
     where = f"Person {n + 1} of {len(result)}, detected with {percent(float(result.faces.scores[n]))} confidence"
-    parts = [f'<h2 class="em-big">{escape(head)}</h2><p class="em-text">{where}</p>']
+    titles = escape(json.dumps([title(result, k) for k in range(len(result))]))
+    parts = [f'<h2 class="em-big" data-titles="{titles}">{escape(head)}</h2><p class="em-text">{where}</p>']
     parts += [
         f'<section><h3 class="em-heading">{group}</h3>{bars}</section>'
         for group, labels in GROUPS.items()
@@ -173,6 +181,7 @@ def _emotions(task: Task, n: int, labels: list[str]) -> str:
         value, limit = float(task.values[n, k]), float(limits[k])
         tick = f'<i class="em-tick" style="left:{100 * limit:.1f}%"></i>'
         name = f"<strong>{escape(label)}</strong>" if value >= limit else escape(label)
+        name = f'<span title="threshold {percent(limit)}">{name}</span>'
         rows.append((name, plots.bar(value, "var(--em-accent)", tick, muted=value < limit), percent(value)))
     return f'<div class="em-emotions">{plots.bar_rows(rows)}</div>' if rows else ""
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from emotion import draw
 from emotion.draw import scene_maps
 from emotion.media import read_image
 from emotion.outputs import Result
-from emotion.predict.scenes import SceneMaps
+from emotion.predict.scenes import SceneMaps, thresholded
 from emotion.ui import person, pieces
 from emotion.ui.theme import KEPT_SECONDS
 from emotion.ui.work import answering, guarded
@@ -46,16 +46,22 @@ FILES = ("JSON", "CSV", "PNG", "Maps")
 
 @dataclass(frozen=True)
 class View:
-    """What one session looks at: the prediction, the picture (reduced), its maps, and the name of the model."""
+    """What one session looks at: the prediction with the thresholds that are chosen and as it was, the picture
+    (reduced), its maps, and the name of the model."""
 
     result: Result
+    calibrated: Result
     picture: np.ndarray
     maps: SceneMaps
     model: str
 
 
-def look(models: pieces.Models, path: str, model: str) -> Iterator[str | View]:
+def look(models: pieces.Models, path: str, model: str, threshold: float | None = None) -> Iterator[str | View]:
     """Analyse a file: words about what is going on, and the view at the end.
+
+    Args:
+        models, path, model: the page's models, the picture, and which model reads it.
+        threshold: one for all emotions; None: as calibrated.
 
     Raises:
         UserError: not a picture, or no such model.
@@ -67,7 +73,7 @@ def look(models: pieces.Models, path: str, model: str) -> Iterator[str | View]:
     predictor = models.predictor(model, READS)
     yield "Finding people and their emotions…"
     result, maps = predictor.image_and_maps(picture, source=Path(path).name)
-    yield View(result, pieces.reduced(picture), maps, model)
+    yield View(thresholded(result, threshold), result, pieces.reduced(picture), maps, model)
 
 
 class SceneTab:
@@ -86,6 +92,14 @@ class SceneTab:
                 self.people = gr.Radio(
                     [], label="Person", visible=False, elem_id="em-scene-people", elem_classes="em-chips"
                 )
+                self.calibrated = gr.Checkbox(
+                    True, label="Thresholds as calibrated, one per emotion", visible=False,
+                    elem_id="em-scene-calibrated",
+                )  # fmt: skip
+                self.threshold = gr.Slider(
+                    0, 1, 0.5, step=0.01, label="Threshold for all emotions", visible=False,
+                    elem_id="em-scene-threshold",
+                )  # fmt: skip
                 self.details = gr.HTML("", elem_id="em-scene-details")
                 self.shown = gr.Dropdown(
                     [], multiselect=True, label="Emotions to show", visible=False, elem_id="em-scene-emotions"
@@ -107,39 +121,59 @@ class SceneTab:
     def _events(self) -> None:
         outputs = [
             self.view, self.input, self.picture, self.hero, self.actions, *self.files, self.examples, self.message,
-            self.people, self.details, self.shown,
+            self.people, self.details, self.shown, self.calibrated, self.threshold,
         ]  # fmt: skip
+        limits = [self.calibrated, self.threshold]
         quiet = {"show_progress": "hidden", "api_visibility": "private"}
         work = quiet | {"outputs": outputs, "concurrency_id": "model"}
         newest = {"trigger_mode": "always_last"}  # what is chosen meanwhile is not lost
-        self.picture.upload(self.analyse, [self.picture, self.model], **work, **newest)
-        self.model.change(self.analyse, [self.picture, self.model], **work, **newest)
-        self.examples.click(self.example, self.model, **work)
+        self.picture.upload(self.analyse, [self.picture, self.model, *limits], **work, **newest)
+        self.model.change(self.analyse, [self.picture, self.model, *limits], **work, **newest)
+        self.examples.click(self.example, [self.model, *limits], **work)
         self.again.click(self.reset, None, **quiet, outputs=outputs)
         some = quiet | {"outputs": [self.people, self.details, self.message]}
         chosen = self.people.input(self.choose, [self.view, self.people, self.shown], **some, **newest)
         clicked = self.hero.click(self.click, [self.view, self.shown], **some)
-        for event in (chosen, clicked):
+        judged = [
+            limit.input(self.judge, [self.view, self.people, self.shown, *limits], outputs, **quiet, **newest)
+            for limit in limits
+        ]
+        for event in (chosen, clicked, *judged):
             event.then(None, self.people, js=person.EMPHASISE)
         redrawn = [self.hero, self.details]
         self.shown.input(self.redraw, [self.view, self.people, self.shown], redrawn, **quiet, **newest).then(
             None, self.people, js=person.EMPHASISE
         )
 
-    def analyse(self, path: str | None, model: str) -> Iterator[dict[Any, Any]]:
+    def analyse(
+        self, path: str | None, model: str, calibrated: bool = True, threshold: float = 0.5
+    ) -> Iterator[dict[Any, Any]]:
         """Run the model on a file and show what it found, or why not."""
         if path is None:
             yield {self.message: gr.skip()}  # one may be on its way
             return
-        steps = look(self.models, path, model)
+        steps = look(self.models, path, model, None if calibrated else threshold)
         shown = (self._shown(s) if isinstance(s, View) else self._say(pieces.busy(s)) for s in steps)
         yield from guarded(shown, self._failed)
 
-    def example(self, model: str, event: gr.EventData) -> Iterator[dict[Any, Any]]:
+    def example(self, model: str, calibrated: bool, threshold: float, event: gr.EventData) -> Iterator[dict[Any, Any]]:
         """Run the model on an example."""
         path = pieces.example(EXAMPLE_ROWS, event)
         yield {self.picture: path}
-        yield from self.analyse(path, model)
+        yield from self.analyse(path, model, calibrated, threshold)
+
+    def judge(
+        self, view: View | None, n: int | None, shown: list[str], calibrated: bool, threshold: float
+    ) -> dict[Any, Any]:
+        """Another threshold: what counts as present changes in readout, titles and files."""
+        slider = {self.threshold: gr.Slider(visible=not calibrated)}
+        if view is None:
+            return slider
+        view = replace(view, result=thresholded(view.calibrated, None if calibrated else threshold))
+        titles = pieces.choices(len(view.result), partial(person.title, view.result))
+        details = {} if n is None else {self.details: person.readout(view.result, n, shown)}
+        # Without the last file, the maps: they know no thresholds, and take long.
+        return slider | details | {self.view: view, self.people: gr.Radio(titles)} | self._files(view, FILES[:-1])
 
     def choose(self, view: View | None, n: int | None, shown: list[str]) -> dict[Any, Any]:
         """Show the details of person `n`."""
@@ -174,11 +208,15 @@ class SceneTab:
             **self._say(message),
             self.people: gr.Radio(value=None, visible=False),
             self.details: "",
-            self.shown: gr.Dropdown(visible=False),
+            **{part: gr.update(visible=False) for part in (self.shown, self.calibrated, self.threshold)},
         }
 
     def _failed(self, problem: str) -> dict[Any, Any]:
         return self.reset(pieces.error(problem))
+
+    def _files(self, view: View, kinds: Sequence[str] = FILES) -> dict[Any, Any]:
+        made = zip(self.files[: len(kinds)], _saved(view))
+        return {button: gr.DownloadButton(value=pieces.download(*file)) for button, file in made}
 
     def _say(self, message: str) -> dict[Any, Any]:
         return {self.message: gr.HTML(message, visible=bool(message))}
@@ -188,18 +226,19 @@ class SceneTab:
         people = pieces.choices(len(result), partial(person.title, result))
         first = 0 if people else None
         label = f"{person.count(len(people))}, the most certain first"
-        paths = (pieces.download(name, content) for name, content in _saved(view))
         return {
             self.view: view,
             self.input: gr.Column(visible=False),
             self.hero: gr.HTML(person.stage(view.picture, result, view.maps, shown), visible=True),
             self.actions: gr.Row(visible=True),
-            **{file: gr.DownloadButton(value=path) for file, path in zip(self.files, paths)},
+            **self._files(view),
             self.examples: gr.HTML(visible=False),
             **self._say("" if people else NOBODY),
             self.people: gr.Radio(people, value=first, label=label, visible=len(people) > 1),
             self.details: person.readout(result, 0, shown) if people else "",
             self.shown: gr.Dropdown(shown, value=shown, visible=True),
+            self.calibrated: gr.Checkbox(visible=bool(people)),
+            self.threshold: gr.Slider(visible=bool(people) and view.result is not view.calibrated),
         }
 
 
@@ -225,12 +264,13 @@ def tab(models: pieces.Models, _: gr.Dropdown) -> gr.Dropdown | None:
 def _endpoint(models: pieces.Models) -> None:
     """Offer the analysis as the API (and MCP) function `/analyze_scene`."""
 
-    def analyze_scene(image: str, model: str = models.names(READS)[0]) -> dict[str, Any]:
+    def analyze_scene(image: str, model: str = models.names(READS)[0], threshold: float = 0.0) -> dict[str, Any]:
         """Find the people in a picture and predict the emotions of each.
 
         Args:
             image: the picture: JPEG, PNG, WebP, TIFF, ...
             model: name of a scene model that this page offers.
+            threshold: from which probability on every emotion counts as present; 0 for the model's own thresholds.
 
         Returns:
             The document described in docs/schema.md: "frames" has one entry, whose "faces" are the people, the most
@@ -239,10 +279,15 @@ def _endpoint(models: pieces.Models) -> None:
         if not image:
             raise gr.Error("give a picture", print_exception=False)
         with answering():
-            return models.predictor(model, READS).image(read_image(image), source=Path(image).name).to_dict()
+            result = models.predictor(model, READS).image(read_image(image), source=Path(image).name)
+            return thresholded(result, threshold or None).to_dict()
 
     with gr.Row(visible=False):
-        inputs = [pieces.picture_input(label="image"), gr.Textbox(models.names(READS)[0], label="model")]
+        inputs = [
+            pieces.picture_input(label="image"),
+            gr.Textbox(models.names(READS)[0], label="model"),
+            gr.Number(0.0, label="threshold", minimum=0, maximum=1),
+        ]
         gr.Button().click(
             analyze_scene, inputs, gr.JSON(label="result"), api_name="analyze_scene", concurrency_id="model"
         )
