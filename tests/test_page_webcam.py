@@ -1,11 +1,19 @@
 """The Webcam tab in a real browser, whose camera is a film."""
 
+from html import unescape
+
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 pytest.importorskip("gradio")
 
-from emotion.ui import webcam
+from emotion import hub
+from emotion.__main__ import main
+from emotion.models.base import FaceInput
+from emotion.models.emenet import EMENet, EMENetConfig
+from emotion.ui import compare, image, webcam
 from emotion.ui.image import EXAMPLE_ROWS
 from emotion.ui.pieces import Models
 from tests import browser as web
@@ -66,6 +74,27 @@ def test_a_session_smooths_and_follows(folder):
     assert tab.frame(None, session, web.MODEL, True, 0.3) == (session, webcam.EMPTY, "")
     assert "2 faces" in sharp
     assert "No face" in tab.frame(np.zeros((48, 64, 3), np.uint8), None, web.MODEL, False, 0.0)[2]
+
+
+def test_a_model_that_hears_says_where_it_is_given_silence(tmp_path, capsys):
+    torch.manual_seed(0)
+    model = EMENet(EMENetConfig(FaceInput((32, 32)), hidden=8, sound=True)).eval()
+    hub.save(model, "emenet", tmp_path / "m", hub.Card("emenet_va.random", "MIT", True), "# Random weights\n")
+    Image.fromarray(two_faces()).save(tmp_path / "two.png")
+    models, picture = Models([tmp_path / "m"]), str(tmp_path / "two.png")
+    *_, view = image.look(models, picture, "emenet_va.random")
+    assert view.result.notes == ("a picture has no sound; voices were taken for silent",)
+    assert view.result.notes[0] in image._notes(view.result)
+    found = compare.Comparison((view.result,), view.picture)
+    assert view.result.notes[0] in compare.columns(found, 0)
+    tab = webcam.WebcamTab.__new__(webcam.WebcamTab)
+    tab.models, tab.detector = models, webcam.MTCNN(longest_side=webcam.SEARCHED)
+    _, shown, _ = tab.frame(two_faces(), None, "emenet_va.random", True, 0.0)
+    assert "a camera's sound is not read; voices were taken for silent" in unescape(shown)
+    assert main(["analyze", picture, "--model", str(tmp_path / "m")]) == 0
+    assert view.result.notes[0] in capsys.readouterr().out
+    *_, deaf = image.look(Models([web.random_model(tmp_path / "deaf")]), picture, web.MODEL)
+    assert deaf.result.notes == ()
 
 
 def test_a_snapshot_is_read_as_a_picture(folder, tmp_path):

@@ -75,6 +75,8 @@ def watch(
     """
     name = time.strftime("webcam-%Y%m%d-%H%M%S")
     stream, smoother = predictor.stream(args.detect_every), timeline.Smoother(args.smooth)
+    for note in stream.notes:
+        print(note, file=sys.stderr)
     beside, read, rate = panels.Details() if args.details else None, [], Rate()
     with contextlib.ExitStack() as open_files, films.Stop() as stop:
         if args.output is not None:

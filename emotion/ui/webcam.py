@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from dataclasses import dataclass, field
+from html import escape
 
 import gradio as gr
 import numpy as np
@@ -110,8 +111,10 @@ class WebcamTab:
             return None, pieces.error(str(problem)), ""
         drawn = pieces.data_uri(draw.overlay(picture, result))
         alt = f"The camera's picture with {len(result)} face{'' if len(result) == 1 else 's'}"
+        notes = "".join(f'<p class="em-text">{escape(note)}</p>' for note in result.notes)
         figure = (
             f'<img src="{drawn}" alt="{alt}" decoding="sync"><p class="em-text" id="em-webcam-pace">{session.pace}</p>'
+            f"{notes}"
         )
         nearest = int(result.faces.areas.argmax()) if len(result) else None
         return session, figure, NO_FACE if nearest is None else face.live(result, nearest)
