@@ -12,6 +12,7 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
 from emotion import hub
+from emotion.errors import UserError
 from emotion.outputs import Faces, Result, Task
 from emotion.ui import compare
 from emotion.ui.compare import Comparison, overview, verdict
@@ -51,7 +52,7 @@ def test_models_read_the_same_faces_side_by_side(folders, tmp_path):
         page.click(f"#em-compare-models label:has-text('{OTHER}')")
         page.wait_for_selector("#em-compare-message:has-text('One model is chosen')")
         page.click(f"#em-compare-models label:has-text('{web.MODEL}')")
-        page.wait_for_selector("#em-compare-message .em-error:has-text('no model is chosen')")
+        page.wait_for_selector("#em-compare-message .em-error:has-text('no model of faces is chosen')")
         client = Client(address, verbose=False)
         found = client.predict(handle_file(photo), [web.MODEL, OTHER], api_name="/compare")
         assert found["agreement"] == 1 and [r["model"] for r in found["results"]] == [web.MODEL, OTHER]
@@ -107,3 +108,48 @@ def test_agreement_counts_pairs_of_models():
     assert verdict(found, 1) == "The models disagree: neutral (2), fear (1)."
     assert "67 % of the faces" in overview(found) and "2 ≠" in overview(found) and "<c>" not in overview(found)
     assert Comparison((silent,), found.picture).agreement is None
+
+
+def test_a_face_belongs_to_the_smallest_person_around_it():
+    faces = np.array([[10, 10, 20, 20], [60, 10, 70, 20], [200, 10, 210, 20]], np.float32)
+    people = np.array([[0, 0, 100, 100], [5, 5, 30, 90], [300, 0, 310, 100]], np.float32)
+    assert compare.around(faces, people).tolist() == [1, 0, -1]
+    assert compare.around(faces, people[:0]).tolist() == [-1, -1, -1]
+    assert compare.around(faces[:0], people).tolist() == []
+
+
+class Offered:
+    """A page with a face model that finds two faces and a scene model that finds one person, around the second."""
+
+    def names(self, reads="FaceInput"):
+        return {"FaceInput": ["faces"], "SceneInput": ["scenes"]}[reads]
+
+    def predictor(self, name, reads="FaceInput"):
+        assert name in self.names(reads)
+        self.reads = reads
+        return self
+
+    def detect(self, pictures):
+        return [Faces(np.array([[0, 0, 9, 9], [20, 0, 29, 9]]), np.ones(2))]
+
+    def image(self, picture, source, faces=None):
+        if self.reads == "SceneInput":
+            task = Task("multilabel", ("Joy", "Rage"), np.array([[0.8, 0.1]]))
+            return Result(
+                "scenes", (40, 40), np.zeros(1), np.zeros(1), Faces([[15, 0, 35, 39]], [1]), {"emotions": task}
+            )
+        task = Task("categorical", ("neutral", "fear"), np.eye(2))
+        return Result("faces", (40, 40), np.zeros(1), np.zeros(2), faces, {"expression": task})
+
+
+def test_a_scene_model_s_person_stands_beside_the_face(tmp_path):
+    Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
+    *words, found = compare.read(Offered(), str(tmp_path / "a.png"), ["scenes", "faces"])
+    assert "scenes reads the scene…" in words and found.agreement is None
+    table = overview(found)
+    assert table.index(">faces<") < table.index(">scenes<") and "<td>nobody</td>" in table and "<td>Joy</td>" in table
+    assert "No person found around this face" in compare.columns(found, 0)
+    beside = compare.columns(found, 1)
+    assert "fear" in beside and ">Joy<" in beside and "80 %" in beside
+    with pytest.raises(UserError, match="no model of faces is chosen"):
+        list(compare.read(Offered(), str(tmp_path / "a.png"), ["scenes"]))

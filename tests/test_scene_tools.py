@@ -133,8 +133,8 @@ def test_the_original_s_options_reach_the_predictor(checkpoint, photo, capsys) -
     middle = (scores[0] + scores[-1]) / 2
     assert len(usual) > 20, "a random network sees somebody nearly everywhere"
     for option in (["--people", "100"], ["--person-threshold", f"{middle:.7f}"]):
-        some = people(option, checkpoint, photo, capsys)
-        assert some == usual[: len(some)] and 0 < len(some) < len(usual), "the strongest stay"
+        some = [one["score"] for one in people(option, checkpoint, photo, capsys)]
+        assert some == scores[: len(some)] and 0 < len(some) < len(usual), "the strongest stay"
     assert len(people(["--window", "21"], checkpoint, photo, capsys)) < len(usual)
     assert people(["--flip"], checkpoint, photo, capsys) != usual != people(["--size", "96"], checkpoint, photo, capsys)
     published = people(["--published"], checkpoint, photo, capsys)
