@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -49,10 +50,54 @@ def with_cover(path: Path) -> Path:
     return path
 
 
-def turned(path: Path, quarters: int) -> Path:
-    """The talk with a display matrix that turns it clockwise by quarters, as phones write it."""
-    a, b, c, d = {1: (0, 1, -1, 0), 2: (-1, 0, 0, -1), 3: (0, -1, 1, 0)}[quarters]
-    data = bytearray(TALK.read_bytes())
+def talking(path: Path, layout: str = "mono", rate: int = 48000, seconds: float = 3.0, aspect: float = 1.0) -> Path:
+    """Ten pictures a second of 160x120 pixels, left half black and right half white, with a tone that rises.
+
+    Args:
+        path: the film.
+        layout, rate, seconds: of the sound.
+        aspect: width of a pixel by its height.
+    """
+    with av.open(str(path), "w") as container:
+        pictures, sound = container.add_stream("libx264", rate=10), container.add_stream("aac", rate, layout=layout)
+        pictures.width, pictures.height, pictures.pix_fmt = 160, 120, "yuv420p"
+        pictures.codec_context.sample_aspect_ratio = Fraction(aspect).limit_denominator(1000)
+        halves = np.zeros((120, 160, 3), np.uint8)
+        halves[:, 80:] = 255
+        t = np.arange(round(seconds * rate)) / rate
+        samples = (0.4 * np.sin(2 * np.pi * (300 + 100 * t) * t)).astype(np.float32)
+        for k, part in enumerate(np.array_split(samples, round(seconds * 10))):
+            container.mux(pictures.encode(av.VideoFrame.from_ndarray(halves, format="rgb24")))
+            frame = av.AudioFrame.from_ndarray(np.tile(part, (sound.channels, 1)), format="fltp", layout=layout)
+            frame.sample_rate, frame.pts = rate, k * len(part)
+            container.mux(sound.encode(frame))
+        container.mux(pictures.encode(None))
+        container.mux(sound.encode(None))
+    return path
+
+
+def joined(path: Path, *others: Path) -> Path:
+    """Transport streams one behind the other, as by `cat`."""
+    path.write_bytes(b"".join(other.read_bytes() for other in others))
+    return path
+
+
+def noisy(path: Path, packets: slice, source: Path) -> Path:
+    """A film with some of its packets of sound overwritten by noise."""
+    data = bytearray(source.read_bytes())
+    with av.open(str(source)) as container:
+        places = [(p.pos, p.size) for p in container.demux(container.streams.audio[0]) if p.size]
+    for at, size in places[packets]:
+        data[at : at + size] = np.random.default_rng(at).bytes(size)
+    path.write_bytes(data)
+    return path
+
+
+def turned(path: Path, quarters: int, mirrored: bool = False, source: Path = TALK) -> Path:
+    """A film with a display matrix that mirrors it sideways and turns it clockwise by quarters, as phones write it."""
+    a, b, c, d = {0: (1, 0, 0, 1), 1: (0, 1, -1, 0), 2: (-1, 0, 0, -1), 3: (0, -1, 1, 0)}[quarters]
+    a, b = (-a, -b) if mirrored else (a, b)
+    data = bytearray(source.read_bytes())
     at = data.index(b"tkhd") + 4 + 4 + 4 * 5 + 16  # version and flags, times and ids, layer and volume
     rows = (a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30)
     data[at : at + 36] = struct.pack(">9i", *rows)

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from emotion.errors import UserError
-from emotion.media import sampling, video
+from emotion.media import audio, sampling, video
 from tests import films
 
 MEDIA = Path(__file__).parent / "media"
 TALK = MEDIA / "talk_man_1.mp4"
+SOUNDS = (("mono", 48000), ("stereo", 48000), ("stereo", 24000))
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +31,34 @@ def test_every_frame_at_its_time(talk: list[tuple[float, np.ndarray]]) -> None:
     np.testing.assert_array_equal(same, talk[0][1])
 
 
-@pytest.mark.parametrize("quarters", [1, 2, 3])
-def test_pictures_are_upright(quarters: int, talk: list[tuple[float, np.ndarray]], tmp_path: Path) -> None:
-    _, picture = next(video.decode(films.turned(tmp_path / "turned.mp4", quarters)))
-    np.testing.assert_array_equal(picture, np.rot90(talk[0][1], -quarters))
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("quarters", [0, 1, 2, 3])
+def test_pictures_are_upright(
+    quarters: int, mirrored: bool, talk: list[tuple[float, np.ndarray]], tmp_path: Path
+) -> None:
+    _, picture = next(video.decode(films.turned(tmp_path / "turned.mp4", quarters, mirrored)))
+    stored = talk[0][1][:, ::-1] if mirrored else talk[0][1]
+    np.testing.assert_array_equal(picture, np.rot90(stored, -quarters))
+
+
+@pytest.mark.parametrize(("aspect", "width"), [(2.0, 320), (1.5, 240), (0.5, 80), (1.001, 160), (30.0, 160)])
+@pytest.mark.parametrize("kind", ["mp4", "mkv", "ts"])
+def test_pixels_become_square(kind: str, aspect: float, width: int, tmp_path: Path) -> None:
+    path = films.talking(tmp_path / f"broad.{kind}", aspect=aspect, seconds=0.5)
+    seconds, picture = next(video.decode(path))
+    assert picture.shape == (120, width, 3)
+    assert picture[:, : width // 2 - 8].max() < 50 and picture[:, width // 2 + 8 :].min() > 200
+    with video.VideoWriter(tmp_path / "out.mp4", 10) as out:
+        out.write(picture, seconds)
+    with av.open(str(tmp_path / "out.mp4")) as film:
+        stream = film.streams.video[0]
+        assert (stream.width, stream.height) == (width, 120) and stream.sample_aspect_ratio in (None, 0, 1)
+
+
+def test_pixels_become_square_before_pictures_are_turned(tmp_path: Path) -> None:
+    broad = films.talking(tmp_path / "broad.mp4", aspect=2.0, seconds=0.5)
+    _, picture = next(video.decode(films.turned(tmp_path / "turned.mp4", 1, source=broad)))
+    assert picture.shape == (320, 120, 3)
 
 
 def test_sampling() -> None:
@@ -102,6 +127,66 @@ def test_the_clock_starts_with_the_clip(talk: list[tuple[float, np.ndarray]], tm
     back = list(video.decode(path))
     np.testing.assert_allclose([s for s, _ in back], [s + float(lag) for s, _ in talk], atol=1e-4)
     np.testing.assert_array_equal(back[-1][1], talk[-1][1])
+
+
+def test_joined_films_with_other_sound(tmp_path: Path) -> None:
+    """Timestamps, channels and rates that start anew: everything is shown and heard one after the other."""
+    parts = [films.talking(tmp_path / f"{k}.ts", *kind) for k, kind in enumerate(SOUNDS)]
+    path = films.joined(tmp_path / "joined.ts", *parts)
+    times = [seconds for seconds, _ in video.decode(path)]
+    assert len(times) == 90 and np.diff(times).min() > 0.05 and times[-1] == pytest.approx(8.9, abs=0.2)
+    sound = audio.read(path)
+    assert sound.rate == 48000 and sound.seconds == pytest.approx(9.0, abs=0.3)
+    levels = [np.sqrt((sound.window(0.5 + k, 24000) ** 2).mean()) for k in range(8)]
+    np.testing.assert_allclose(levels, 0.4 / np.sqrt(2), rtol=0.1)
+    with video.VideoWriter(tmp_path / "out.mp4", 10, sound=path) as out:
+        for seconds, picture in video.decode(path):
+            out.write(picture, seconds)
+    heard = audio.read(tmp_path / "out.mp4")
+    assert heard.seconds == pytest.approx(9.0, abs=0.3)
+    assert np.sqrt((heard.window(7.5, 24000) ** 2).mean()) == pytest.approx(0.4 / np.sqrt(2), rel=0.1)
+
+
+@pytest.mark.parametrize("kind", ["mp4", "ts"])
+def test_damaged_sound_is_silent_and_the_rest_at_its_time(kind: str, tmp_path: Path) -> None:
+    path = films.talking(tmp_path / f"whole.{kind}", rate=16000, seconds=4.0)
+    damaged = films.noisy(tmp_path / f"damaged.{kind}", slice(20, 30), path)
+    whole, heard = audio.read(path), audio.read(damaged)
+    late, quiet = heard.window(2.6, 16000), heard.window(1.4, 6400)
+    np.testing.assert_allclose(late, whole.window(2.6, 16000), atol=0.05)
+    assert (quiet == 0).mean() > 0.5 and np.abs(whole.window(1.4, 6400)).max() > 0.3
+    with video.VideoWriter(tmp_path / "out.mp4", 10, sound=damaged) as out:
+        for seconds, picture in video.decode(damaged):
+            out.write(picture, seconds)
+    np.testing.assert_allclose(audio.read(tmp_path / "out.mp4").window(2.6, 16000), late, atol=0.1)
+
+
+def test_mixed_channels_do_not_clip(tmp_path: Path) -> None:
+    path = films.talking(tmp_path / "surround.mkv", "5.1", seconds=1.0)
+    with video.VideoWriter(tmp_path / "out.mp4", 10, sound=path) as out:
+        for seconds, picture in video.decode(path):
+            out.write(picture, seconds)
+    assert np.abs(audio.read(tmp_path / "out.mp4").samples).max() < 0.5  # every channel has 0.4
+
+
+def test_sound_of_an_unknown_kind(talk: list[tuple[float, np.ndarray]], tmp_path: Path) -> None:
+    path = films.remuxed(tmp_path / "talk.mkv")
+    path.write_bytes(path.read_bytes().replace(b"A_AAC", b"A_XYZ"))
+    with pytest.raises(UserError, match=r"talk\.mkv has sound of a kind"):
+        audio.read(path)
+    with video.VideoWriter(tmp_path / "out.mp4", 25, sound=path) as out:
+        out.write(talk[0][1], 0.0)
+    assert audio.read(tmp_path / "out.mp4") is None
+
+
+def test_more_channels_than_speakers(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "many.mov"), "w") as container:
+        track = container.add_stream("pcm_s16le", rate=48000, layout="7.1.4")
+        frame = av.AudioFrame.from_ndarray(np.full((1, 12 * 4800), 8192, np.int16), format="s16", layout="7.1.4")
+        frame.sample_rate = 48000
+        container.mux(track.encode(frame))
+        container.mux(track.encode(None))
+    np.testing.assert_allclose(audio.read(tmp_path / "many.mov").samples, np.full(4800, 0.25))
 
 
 def test_irregular_times_are_in_the_header_too(tmp_path: Path) -> None:

@@ -1,24 +1,32 @@
 """Sound in: files that hold sound, alone or in a video, become mono samples; and other sample rates.
 
-WAV, FLAC, OGG and MP3 go through soundfile, everything else (MP4, M4A, WebM, MOV ...) through PyAV.
+WAV, FLAC, OGG and MP3 go through soundfile, everything else (MP4, M4A, WebM, MOV ...) through PyAV. There, what is
+damaged or missing becomes silence, so that everything else is heard at its time.
 """
 
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from math import gcd
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
 from emotion.errors import UserError
 from emotion.media import containers
 
+if TYPE_CHECKING:
+    from av.audio.frame import AudioFrame
+    from av.audio.stream import AudioStream
+    from av.container import InputContainer
+
 RATES = (4000, 384_000)  # samples per second that recordings have
 MAX_SECONDS = 6 * 3600
+GAP = 0.005  # seconds that timestamps may run ahead of the samples: containers round them
 
 
 @dataclass(frozen=True)
@@ -79,9 +87,9 @@ def _read(file: BinaryIO, name: str) -> Sound | None:
     import soundfile
 
     try:
-        with soundfile.SoundFile(file) as track:
-            rate = _check(track.samplerate, track.frames, name)
-            samples = track.read(dtype="float32", always_2d=True).mean(axis=1)
+        with soundfile.SoundFile(file) as recording:
+            rate = _check(recording.samplerate, recording.frames, name)
+            samples = recording.read(dtype="float32", always_2d=True).mean(axis=1)
         sound: Sound | None = Sound(samples, rate)
     except (soundfile.LibsndfileError, TypeError):  # TypeError: a name that ends with .raw
         sound = _read_track(file, name)
@@ -96,23 +104,94 @@ def _read_track(file: BinaryIO, name: str) -> Sound | None:
     """The first sound track of what PyAV opens."""
     import av
 
+    start, parts, count = 0.0, [], 0
     try:
         with containers.opened(file, containers.SOUNDS) as container:
             if not container.streams.audio:
                 return None
-            stream = container.streams.audio[0]
+            stream = track(container)
+            if stream is None:
+                raise UserError(f"{name} has sound of a kind that cannot be decoded here; convert it to AAC or WAV")
             rate = _check(stream.rate, 0, name)
-            resampler = av.AudioResampler(format="fltp", rate=rate)  # same layout: only the sample type changes
-            start, parts = None, []
-            for frame in container.decode(stream):
-                start = (frame.time or 0.0) - containers.origin(container) if start is None else start
-                parts += [f.to_ndarray().mean(axis=0) for f in resampler.resample(frame)]
-                _check(rate, len(parts) * frame.samples, name)
-            parts += [f.to_ndarray().mean(axis=0) for f in resampler.resample(None)]
+            for seconds, samples in pieces(container, stream, rate):
+                start = seconds if not parts else start
+                parts.append(samples.mean(axis=0))
+                count += len(parts[-1])
+                _check(rate, count, name)
     except av.FFmpegError as error:
         raise UserError(f"{name} holds no sound that can be read, or is damaged ({error.strerror})") from error
-    samples = np.concatenate(parts) if parts else np.zeros(0)
-    return Sound(samples.astype(np.float32), rate, start or 0.0)
+    if not parts:
+        raise UserError(f"{name} holds no sound that can be decoded; is the file complete?")
+    return Sound(np.concatenate(parts), rate, start)
+
+
+def track(container: InputContainer) -> AudioStream | None:
+    """The first sound track that can be decoded."""
+    return next((s for s in container.streams.audio if s.codec_context is not None), None)
+
+
+def pieces(
+    container: InputContainer, stream: AudioStream, rate: int, layout: str | None = None, levels: str = "flt"
+) -> Iterator[tuple[float, np.ndarray]]:
+    """A track's sound without gaps: silence stands for what is damaged or missing.
+
+    Timestamps only ever put silence in, no sample is left out or moved forward. Those that start again, or that lie
+    beyond the clip's end, are not believed.
+
+    Args:
+        container: where it is from.
+        stream: the track.
+        rate: samples per second wanted.
+        layout: channels wanted ("mono", "stereo"); default as they come.
+        levels: "flt" (float32) or "s16" (int16), which FFmpeg keeps from clipping where it mixes channels.
+
+    Yields:
+        When the piece begins, in seconds on the clip's clock, and its samples [channels, N], N > 0.
+
+    Raises:
+        av.FFmpegError: nothing can be read. Sound that cannot be read on ends there.
+    """
+    import av
+
+    zero, begin, done = containers.origin(container), None, 0
+    length = container.duration / 1e6 if container.duration else MAX_SECONDS
+    try:
+        for frame in _alike(containers.decoded(container, stream), rate, layout, levels):
+            samples = frame.to_ndarray().reshape(-1, frame.layout.nb_channels).T
+            if not samples.size or not np.isfinite(samples).all():
+                continue
+            begin = (frame.time or 0.0) - zero if begin is None else begin
+            seconds = begin + done / rate if frame.time is None else frame.time - zero
+            ahead = seconds - begin - done / rate
+            if ahead < -containers.RESTART:
+                zero += ahead
+            elif ahead > GAP and seconds < length:
+                until = round((seconds - begin) * rate)
+                for first in range(done, until, rate):
+                    yield begin + first / rate, np.zeros((len(samples), min(rate, until - first)), samples.dtype)
+                done = until
+            yield begin + done / rate, samples
+            done += samples.shape[1]
+    except av.FFmpegError:
+        if begin is None:
+            raise
+
+
+def _alike(frames: Iterable[AudioFrame], rate: int, layout: str | None, levels: str) -> Iterator[AudioFrame]:
+    """Interleaved frames of one rate, type (and layout), though these may change on the way.
+
+    Planar ones of more than 8 channels make PyAV crash.
+    """
+    import av
+
+    kind, resampler = None, None
+    for frame in frames:
+        if kind != (frame.format.name, frame.layout.name, frame.sample_rate):
+            kind = (frame.format.name, frame.layout.name, frame.sample_rate)
+            yield from resampler.resample(None) if resampler else ()
+            resampler = av.AudioResampler(format=levels, layout=layout, rate=rate)
+        yield from resampler.resample(frame)
+    yield from resampler.resample(None) if resampler else ()
 
 
 def _check(rate: int, frames: int, name: str) -> int:

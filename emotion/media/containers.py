@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 FILMS = "asf,avi,flv,h264,hevc,m4v,matroska,mov,mpeg,mpegts,mpegvideo,ogg"
 SOUNDS = f"{FILMS},aac,ac3,aiff,amr,ape,au,caf,dsf,dts,eac3,flac,mp3,tta,voc,w64,wav,wv"
 
+RESTART = 1.0  # seconds that timestamps jump back by where recordings were joined end to end, at least
+
 
 def opened(source: str | Path | bytes | BinaryIO, containers: str = FILMS) -> InputContainer:
     """A container to read from.

@@ -7,7 +7,8 @@ frame rates are right; nothing is ever computed from a frame's number, except in
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -16,17 +17,21 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from emotion.errors import UserError
-from emotion.media import containers
+from emotion.media import audio, containers
 from emotion.media.sampling import Rule
 
 if TYPE_CHECKING:
+    from av.audio.stream import AudioStream
     from av.container import InputContainer, OutputContainer
+    from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
 Video = str | Path | bytes | BinaryIO
+Seconds = Callable[[], float]
 Frame = tuple[float, np.ndarray]  # seconds on the clip's clock, and the picture uint8 [H, W, 3], RGB
 
 DEFAULT_RATE = 25.0  # frames per second of a stream that does not tell
+ASPECTS = (1 / 4, 4)  # width of a pixel by its height that films have: 0.9 to 2.9
 
 # Encoders of annotated films with their options; the first that this build of FFmpeg has is used. The first three give
 # films that browsers play (H.264, VP9); the last needs a player such as VLC.
@@ -79,23 +84,48 @@ def decode(source: Video, name: str = "", take: Rule | None = None) -> Iterator[
         take: which frames, a rule of `emotion.media.sampling`; default all. The others are not converted.
 
     Yields:
-        Seconds on the clip's clock (never decreasing), and the picture uint8 [H, W, 3], RGB, upright, all of one size.
+        Seconds on the clip's clock (never decreasing), and the picture uint8 [H, W, 3], RGB, upright, with square
+        pixels, all of one size.
 
     Raises:
         UserError: no such file, empty, no video, no picture track, or not one picture can be decoded.
     """
     with _opened(source, name) as (container, stream):
-        start, step = containers.origin(container), 1 / _rate(stream)
-        index, seconds, size = 0, -step, None
-        for frame in containers.decoded(container, stream):
-            seconds = max(0.0, seconds, seconds + step if frame.time is None else frame.time - start)
-            size = size or (frame.width, frame.height)
+        index, size = 0, None
+        for seconds, frame in _timed(container, stream):
+            size = size or (round(frame.width * _aspect(stream)), frame.height)
             if take is None or take(index, seconds):
                 picture = frame.to_ndarray(format="rgb24", width=size[0], height=size[1])
-                yield seconds, np.ascontiguousarray(np.rot90(picture, round(frame.rotation / 90)))
+                yield seconds, _upright(picture, frame)
             index += 1
         if not index:
             raise UserError(f"{_called(source, name)} has no picture that can be decoded; is the file complete?")
+
+
+def _timed(container: InputContainer, stream: VideoStream) -> Iterator[tuple[float, VideoFrame]]:
+    """Frames with their seconds on the clip's clock, which goes on where timestamps start again."""
+    start, step, latest = containers.origin(container), 1 / _rate(stream), None
+    for frame in containers.decoded(container, stream):
+        following = 0.0 if latest is None else latest + step
+        seconds = following if frame.time is None else frame.time - start
+        if latest is not None and seconds < latest - containers.RESTART:
+            start += seconds - following
+            seconds = following
+        latest = seconds if latest is None else max(latest, seconds)
+        yield max(0.0, latest), frame
+
+
+def _upright(picture: np.ndarray, frame: VideoFrame) -> np.ndarray:
+    """A picture turned by quarters, and mirrored, as the frame's display matrix says; contiguous."""
+    from av.sidedata.sidedata import Type
+
+    matrix = frame.side_data.get(Type.DISPLAYMATRIX)
+    if matrix is not None:
+        a, b, _, c, d = np.frombuffer(matrix, np.int32, 5).tolist()  # x, y to a x + c y, b x + d y
+        if a * d < b * c:
+            picture, a, b = picture[:, ::-1], -a, -b
+        picture = np.rot90(picture, -round(math.atan2(b, a) / (math.pi / 2)))
+    return np.ascontiguousarray(picture)
 
 
 @contextlib.contextmanager
@@ -137,6 +167,12 @@ def _called(source: Video, name: str) -> str:
 def _rate(stream: VideoStream) -> float:
     rate = stream.average_rate or stream.guessed_rate
     return float(rate) if rate else DEFAULT_RATE
+
+
+def _aspect(stream: VideoStream) -> float:
+    """Width of a pixel by its height; 1 where it does not tell, is absurd, or a rounding error of scaled films."""
+    aspect = float(stream.sample_aspect_ratio or 1)
+    return aspect if ASPECTS[0] <= aspect <= ASPECTS[1] and abs(aspect - 1) > 0.01 else 1.0
 
 
 def encoder() -> str:
@@ -250,18 +286,18 @@ class VideoWriter:
         import av
 
         with contextlib.suppress(av.FFmpegError, UserError), _container(source, "sound") as container:
-            if not container.streams.audio:
+            track = audio.track(container)
+            if track is None:
                 return
-            track, start = container.streams.audio[0], containers.origin(container)
             copied = track.codec_context.name == "aac" and "mp4" in container.format.name
-            yield from (_copy if copied else _encode)(output, container, track, start, lambda: self._end)
+            yield from (_copy if copied else _encode)(output, container, track, lambda: self._end)
 
 
-def _copy(output: OutputContainer, container: InputContainer, track: Any, start: float, end: Any) -> Iterator[float]:
+def _copy(output: OutputContainer, container: InputContainer, track: AudioStream, end: Seconds) -> Iterator[float]:
     """Packets as they are, on the clip's clock."""
     out = output.add_stream_from_template(track)
     yield 0.0
-    shift = round(start / track.time_base)
+    shift = round(containers.origin(container) / track.time_base)
     for packet in container.demux(track):
         if packet.dts is None:
             continue
@@ -274,16 +310,19 @@ def _copy(output: OutputContainer, container: InputContainer, track: Any, start:
         yield seconds
 
 
-def _encode(output: OutputContainer, container: InputContainer, track: Any, start: float, end: Any) -> Iterator[float]:
+def _encode(output: OutputContainer, container: InputContainer, track: AudioStream, end: Seconds) -> Iterator[float]:
     """Decoded and encoded as AAC, on the clip's clock."""
+    import av
+
     rate = track.rate if track.rate in SOUND_RATES else SOUND_RATES[-1]
-    out = output.add_stream("aac", rate=rate, layout="mono" if track.channels == 1 else "stereo")
+    layout = "mono" if track.channels == 1 else "stereo"
+    out = output.add_stream("aac", rate=rate, layout=layout)
     yield 0.0
-    for frame in container.decode(track):
-        seconds = (frame.time or 0.0) - start
+    for seconds, samples in audio.pieces(container, track, rate, layout, "s16"):
         if seconds >= end():
             break
-        frame.pts = round(seconds / frame.time_base)
+        frame = av.AudioFrame.from_ndarray(samples.T.reshape(1, -1), format="s16", layout=layout)
+        frame.sample_rate, frame.pts, frame.time_base = rate, round(seconds * rate), Fraction(1, rate)
         output.mux(out.encode(frame))
         yield seconds
     output.mux(out.encode(None))
