@@ -48,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
     """`bench`: one result file per model, and a table."""
     if args.clock == "cpu" and (args.device != "cpu" or torch.get_num_threads() > 1):
         raise UserError("processor time tells how long one thread takes; set OMP_NUM_THREADS=1 and use --device cpu")
+    _check_device(args.device)
     names = args.models or list(registry.entries())
     rows = table("model", "weights", "parameters", "MACs", *_COLUMNS)
     failed, done = 0, {}
@@ -82,6 +83,13 @@ _COLUMNS = {
     "video, fps": "video_fps",
     "peak MB": "peak_memory_mb",
 }
+
+
+def _check_device(device: str) -> None:
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"cannot use the device {device}: {str(error).splitlines()[0]}") from error
 
 
 def _model(name: str, device: str) -> tuple[nn.Module, str]:

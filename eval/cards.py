@@ -11,7 +11,7 @@ import yaml
 from emotion.cli.console import show, table
 from emotion.errors import UserError
 from eval import results
-from eval.results import Result
+from eval.results import Figure, Result
 
 TASKS = {  # ours -> the Hub's names
     "expression": ("image-classification", "Facial expression recognition"),
@@ -30,10 +30,10 @@ def run(args: argparse.Namespace) -> int:
 
     folder = hub.find(args.model)
     if args.read:
-        rows = table("task", "data set", "split", "figure", "value")
+        shown = table("task", "data set", "split", "protocol", "figure", "value")
         for key, value in read(folder / CARD).items():
-            rows.add_row(*key, f"{value:.4f}")
-        show(rows)
+            shown.add_row(*key, f"{value:.4f}")
+        show(shown)
         return 0
     digest = hub.load(args.model).card.sha256
     found, _ = results.read_all([results.FOLDER, *args.results])
@@ -47,17 +47,27 @@ def run(args: argparse.Namespace) -> int:
 
 def model_index(found: list[Result]) -> list[dict[str, Any]]:
     """The results of one model in the Hub's form."""
-    rows = []
+    return [{"name": found[0].model.name, "results": rows(found)}]
+
+
+def rows(found: list[Result]) -> list[dict[str, Any]]:
+    """One row of a `model-index` per result and task; `dataset.config` is the protocol."""
+    out = []
     for result in found:
+        data = result.data
+        dataset = {"name": data.name, "type": data.name, "config": data.protocol, "split": data.split}
         for task, measured in result.tasks.items():
             kind, title = TASKS[task]
-            dataset = {"name": result.data.name, "type": result.data.name, "split": result.data.split}
-            figures = [
-                {"type": name, "value": round(f.value, 6), "name": f"{name} ({result.data.protocol})"}
-                for name, f in measured.metrics.items()
-            ]
-            rows.append({"task": {"type": kind, "name": title}, "dataset": dataset, "metrics": figures})
-    return [{"name": found[0].model.name, "results": rows}]
+            metrics = [_metric(name, figure, data.protocol) for name, figure in measured.metrics.items()]
+            out.append({"task": {"type": kind, "name": title}, "dataset": dict(dataset), "metrics": metrics})
+    return out
+
+
+def _metric(name: str, figure: Figure, protocol: str) -> dict[str, Any]:
+    """A figure; the Hub shows its `name`."""
+    row = {"type": name, "value": round(figure.value, 6), "name": f"{name} ({protocol})"}
+    limits = None not in (figure.low, figure.high) and [round(figure.low, 6), round(figure.high, 6)]
+    return row | ({"args": {"interval95": limits}} if limits else {})
 
 
 def write(path: Path, found: list[Result]) -> None:
@@ -72,8 +82,8 @@ def write(path: Path, found: list[Result]) -> None:
     results.replace_file(path, f"---\n{front}---\n{body}".encode())
 
 
-def read(path: Path) -> dict[tuple[str, str, str, str], float]:
-    """A card's figures: (task, data set, split, metric) -> value.
+def read(path: Path) -> dict[tuple[str, str, str, str, str], float]:
+    """A card's figures: (task, data set, split, protocol, metric) -> value.
 
     Raises:
         UserError: the card cannot be read, or holds no such table.
@@ -81,15 +91,20 @@ def read(path: Path) -> dict[tuple[str, str, str, str], float]:
     head, _ = _parts(path)
     try:
         return {
-            (row["task"]["name"], row["dataset"]["type"], row["dataset"]["split"], metric["type"]): float(
-                metric["value"]
-            )
+            _key(row["task"], row["dataset"], metric): float(metric["value"])
             for model in head["model-index"]
             for row in model["results"]
             for metric in row["metrics"]
         }
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} has no model-index of the usual form ({error!r})") from error
+
+
+def _key(task: dict[str, Any], data: dict[str, Any], metric: dict[str, Any]) -> tuple[str, str, str, str, str]:
+    """What a figure is of. Cards without `config` have the protocol behind the figure's name, in brackets."""
+    name = metric["type"]
+    said = metric.get("name", "").removeprefix(name).strip().removeprefix("(").removesuffix(")")
+    return task.get("name", task["type"]), data["type"], data.get("split", ""), data.get("config", said), name
 
 
 def _parts(path: Path) -> tuple[dict[str, Any], str]:
@@ -99,6 +114,9 @@ def _parts(path: Path) -> tuple[dict[str, Any], str]:
         if not text.startswith("---\n"):
             return {}, text
         front, _, body = text[4:].partition("\n---\n")
-        return yaml.safe_load(front) or {}, body
+        head = yaml.safe_load(front) or {}
+        if not isinstance(head, dict):
+            raise UserError(f"{path}: the front matter is no table of fields")
+        return head, body
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"cannot read {path}: {error}") from error

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 from pydantic import ConfigDict, FiniteFloat, TypeAdapter
 
+from emotion import registry
 from emotion.cli.console import report
 from emotion.errors import UserError
 from eval import results
@@ -21,6 +22,7 @@ from eval.speed import SpeedResult, read_speed
 from eval.tracks import TRACKS, main_metric
 
 REPORTED = Path(__file__).parent / "reported.yaml"
+UNPUBLISHED = ("never published", "not among the published")  # how the registry's `original` begins then
 ABOUT = ("model", "source", "note", "checkpoint", "per_label")  # what a reported row has beside figures
 
 
@@ -29,7 +31,8 @@ class Row:
     """One line of a table.
 
     `origin` is a citation (reported) or the commit and date (measured); `command` is what measures it again,
-    `risk` and `per_label` are as in `results.TaskResult`; `checkpoint` names the registered model behind the row.
+    `risk` and `per_label` are as in `results.TaskResult`; `checkpoint` names the registered model behind the row;
+    `weights` says whether they can be had: "bundled", "to import", "not published", "own" or "elsewhere".
     """
 
     model: str
@@ -92,13 +95,13 @@ class Table:
         sign, value = 1 if self.lower(self.main) else -1, row.figures[self.main].value
         return 1 + sum(sign * r.figures[self.main].value < sign * value for r in self.rows if self.main in r.figures)
 
-    def tied(self, row: Row) -> bool:
-        """Whether the interval of a measured row overlaps that of the best measured one."""
+    def tied(self, row: Row) -> bool | None:
+        """Whether the interval of a measured row overlaps that of the best measured one; None where one has none."""
         best = next((r for r in self.rows if r.measured and self.main in r.figures), None)
         if best is None or row is best or not row.measured or self.main not in row.figures:
             return False
         a, b = best.figures[self.main], row.figures[self.main]
-        return None not in (a.low, b.low) and a.low <= b.high and b.low <= a.high
+        return None if None in (a.low, b.low) else a.low <= b.high and b.low <= a.high
 
 
 def run(args: argparse.Namespace) -> int:
@@ -178,6 +181,16 @@ def _row(result: Result, task: str) -> Row:
     )
 
 
+def _registered(name: str) -> dict[str, Any]:
+    """What the registry says of a model, for `Row`; nothing of others."""
+    entry = registry.entries().get(name)
+    if entry is None:
+        return {}
+    had = "not published" if entry.original.startswith(UNPUBLISHED) else "to import"
+    weights = "bundled" if entry.bundled else had
+    return {"parameters": entry.parameters or None, "licence": entry.licence, "weights": weights}
+
+
 def _speed_row(speed: SpeedResult) -> Row:
     figures = {name: Figure(value) for name, value in speed.figures.items()}
     origin = f"{speed.date}, commit {speed.commit}"
@@ -187,10 +200,10 @@ def _speed_row(speed: SpeedResult) -> Row:
         figures=figures,
         origin=origin,
         note="random weights" if speed.weights == "random" else "",
-        parameters=speed.parameters,
         multiply_adds=speed.multiply_adds,
         command=f"python -m eval bench {speed.model} --device {speed.device} --clock {speed.clock}",
         checkpoint=speed.model,
+        **_registered(speed.model) | {"parameters": speed.parameters},
     )
 
 
@@ -240,6 +253,7 @@ def _reported_table(given: ReportedTable, path: Path) -> Table:
 
 def _reported_row(row: dict[str, Any], given: ReportedTable, where: str) -> Row:
     model, source = str(row.get("model", "")), row.get("source", given.source)
+    checkpoint = row.get("checkpoint", "")
     figures = {k: v for k, v in row.items() if k not in ABOUT}
     per_label = row.get("per_label", {})
     each = [*figures.items(), *((f"per_label {k}", v) for column in per_label.values() for k, v in column.items())]
@@ -253,9 +267,10 @@ def _reported_row(row: dict[str, Any], given: ReportedTable, where: str) -> Row:
         figures={k: Figure(_scaled(v, given)) for k, v in figures.items()},
         origin=source,
         note=row.get("note", ""),
-        command=_command(row.get("checkpoint", ""), given),
-        checkpoint=row.get("checkpoint", ""),
+        command=_command(checkpoint, given),
+        checkpoint=checkpoint,
         per_label={k: {label: _scaled(v, given) for label, v in column.items()} for k, column in per_label.items()},
+        **_registered(checkpoint),
     )
 
 

@@ -21,8 +21,9 @@ TITLE = "Emotion recognition leaderboard"
 LEGEND = (
     "Measured rows can be recomputed here; reported ones are quoted from their source and were not checked. "
     "Square brackets: bootstrap 95 % interval, whole videos or subjects drawn where frames depend on each other. "
-    "≈: the interval overlaps that of the best measured row. –: no rank, because the deciding figure is missing or the "
-    "rows' protocols are unknown. Tables of different protocols must not be compared."
+    "≈: the interval overlaps that of the best measured row; ?: without intervals nobody can tell. –: no rank, because "
+    "the deciding figure is missing or the rows' protocols are unknown. Tables of different protocols must not be "
+    "compared."
 )
 
 
@@ -48,7 +49,8 @@ def header(table: Table) -> list[str]:
 
 def cells(table: Table, row: Row) -> list[str]:
     """One line in the order of `header`."""
-    rank, mark = table.rank(row) or "–", "≈" if table.tied(row) else ""
+    rank = table.rank(row) or "–"
+    mark = {True: "≈", None: "?"}.get(table.tied(row), "") if table.track != "speed" else ""  # medians only
     more = [show(row) for _, show in _more(table)]
     numbers = [figure(m, row.figures.get(m)) for m in table.metrics]
     return [
@@ -109,14 +111,15 @@ def as_csv(tables: list[Table]) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     columns = ("track", "dataset", "split", "protocol", "rank", "model", "kind", "metric", "value", "low", "high")
-    writer.writerow((*columns, "origin", "note", "command"))
+    more = ("parameters", "multiply_adds", "licence", "weights", "origin", "note", "command")
+    writer.writerow((*columns, *more))
     for table in tables:
         for row in table.rows:
             kind = "measured" if row.measured else "reported"
             for metric in table.metrics:
                 if (f := row.figures.get(metric)) is not None:
                     about = (table.track, table.dataset, table.split, table.protocol, table.rank(row), row.model, kind)
-                    writer.writerow((*about, metric, f.value, f.low, f.high, row.origin, row.note, row.command))
+                    writer.writerow((*about, metric, f.value, f.low, f.high, *(getattr(row, name) for name in more)))
     return buffer.getvalue().rstrip("\n")
 
 

@@ -12,7 +12,8 @@ import torch
 
 from emotion import datasets, hub
 from emotion.datasets import Samples
-from emotion.models import esr
+from emotion.labels import FERPLUS
+from emotion.models import emenet, esr
 from emotion.models.base import FaceInput
 from emotion.outputs import Task
 from eval import predictions, results, runner, speed
@@ -93,12 +94,44 @@ def test_run_refuses_what_does_not_fit(checkpoint: Path, faces: Path, tmp_path: 
     assert not (tmp_path / "out").exists()
 
 
+def test_dropout_at_prediction_time_is_a_model_of_its_own(
+    checkpoint: Path, faces: Path, tmp_path: Path, capsys
+) -> None:
+    torch.manual_seed(0)
+    config = emenet.EMENetConfig(FaceInput((32, 32)), FERPLUS, action_units=(), bins=0, hidden=16)
+    hub.save(emenet.EMENet(config), "emenet", tmp_path / "one", hub.Card("emenet_v.one", "MIT", True), "")
+    for out, more in (("a", ()), ("a", ("--mc-dropout", "6")), ("b", ("--mc-dropout", "6", "--batch", "7"))):
+        assert run(tmp_path / "one", faces, tmp_path / out, *more) == 0
+    name = "emenet_v.one--ferplus--test"
+    plain, dropped = (tmp_path / "a" / f"{name}{end}.json" for end in ("", "_Monte_Carlo_dropout_6_passes"))
+    result = results.read(dropped)
+    assert result.run.command.endswith(" --split test --mc-dropout 6")
+    assert result.tasks["expression"].notes[-1] == "Monte Carlo dropout, 6 passes"
+    assert results.read(plain).tasks["expression"].notes == result.tasks["expression"].notes[:-1]
+    said = [
+        predictions.read(f.parent / "predictions" / f"{f.stem}.npz")
+        for f in (plain, dropped, tmp_path / "b" / dropped.name)
+    ]
+    once, many, again = (s.values["expression"] for s in said)
+    assert np.abs(once - many).max() > 1e-3
+    np.testing.assert_allclose(many, again, atol=1e-6)
+    capsys.readouterr()
+    assert run(checkpoint, faces, tmp_path / "c", "--mc-dropout", "6") == 2
+    assert "no Monte Carlo dropout" in capsys.readouterr().err
+
+
 def test_bench(checkpoint: Path, tmp_path: Path, capsys) -> None:
     assert main(["bench", str(checkpoint), "--seconds", "0.01", "--out", str(tmp_path / "speed")]) == 0
     (found,), problems = speed.read_speed([tmp_path])
     assert not problems and found.model == "esr.tiny" and min(found.figures.values()) > 0
     assert main(["leaderboard", "--track", "speed", "--results", str(tmp_path)]) == 0
     assert "esr.tiny" in capsys.readouterr().out
+
+
+def test_bench_on_a_device_that_is_not_there(tmp_path: Path, capsys) -> None:
+    assert main(["bench", "--device", "cuda:99", "--out", str(tmp_path / "speed")]) == 2
+    said = capsys.readouterr().err
+    assert said.count("error:") == 1 and "cannot use the device cuda:99" in said and not (tmp_path / "speed").exists()
 
 
 class Position(torch.nn.Module):

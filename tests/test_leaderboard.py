@@ -257,7 +257,7 @@ def test_the_bundled_card_says_what_the_results_say(capsys) -> None:
     for row in mine:
         for task, measured in row.tasks.items():
             for metric, figure in measured.metrics.items():
-                key = (cards.TASKS[task][1], row.data.name, row.data.split, metric)
+                key = (cards.TASKS[task][1], row.data.name, row.data.split, row.data.protocol, metric)
                 assert card[key] == pytest.approx(figure.value, abs=1e-6)
 
 
@@ -267,7 +267,8 @@ def test_card_round_trip(tmp_path: Path) -> None:
     cards.write(card, [result("ours", 0.9, 0.8, 0.95), result("ours", 0.7, 0.6, 0.8, split="valid")])
     found = cards.read(card)
     name = cards.TASKS["expression"][1]
-    assert found == {(name, "ferplus", "test", "accuracy"): 0.9, (name, "ferplus", "valid", "accuracy"): 0.7}
+    of = {split: (name, "ferplus", split, PROTOCOL, "accuracy") for split in ("test", "valid")}
+    assert found == {of["test"]: 0.9, of["valid"]: 0.7}
     text = card.read_text(encoding="utf-8")
     assert text.endswith("# Model\n\nText --- with dashes.\n") and "license: mit" in text
     cards.write(card, [result("ours", 0.5, 0.4, 0.6)])
@@ -275,3 +276,56 @@ def test_card_round_trip(tmp_path: Path) -> None:
     card.write_text("# Model\n", encoding="utf-8")
     with pytest.raises(UserError, match="no model-index"):
         cards.read(card)
+
+
+def test_protocols_of_one_split_stay_apart_in_a_card(tmp_path: Path) -> None:
+    card = tmp_path / "README.md"
+    card.write_text("# Model\n", encoding="utf-8")
+    given = {PROTOCOL: 0.9, "voices without faces": 0.4}
+    cards.write(card, [result("ours", value, 0.1, 0.95, protocol=protocol) for protocol, value in given.items()])
+    assert {key[3]: value for key, value in cards.read(card).items()} == given
+    head = yaml.safe_load(card.read_text(encoding="utf-8").split("---\n")[1])
+    assert {row["dataset"]["config"] for row in head["model-index"][0]["results"]} == set(given)
+    for row in (r for model in head["model-index"] for r in model["results"]):
+        del row["dataset"]["config"]  # as cards were written before
+    card.write_text(f"---\n{yaml.safe_dump(head)}---\n# Model\n", encoding="utf-8")
+    assert {key[3]: value for key, value in cards.read(card).items()} == given
+    card.write_text("---\n- a list\n---\n# Model\n", encoding="utf-8")
+    with pytest.raises(UserError, match="no table of fields"):
+        cards.write(card, [result("ours", 0.9, 0.8, 0.95)])
+
+
+def test_a_bundled_card_keeps_every_figure() -> None:
+    """Figures of one split under two protocols are two."""
+    name = "avfusion_it.ravdess_ferplus"
+    card = cards.read(registry.entries()[name].folder / "README.md")
+    mine = [r for r in results.read_all([results.FOLDER])[0] if r.model.sha256 == registry.entries()[name].sha256]
+    assert len(mine) > 1 and len(card) == sum(len(task.metrics) for r in mine for task in r.tasks.values())
+
+
+def test_rows_of_registered_models_say_what_the_registry_says() -> None:
+    rows = [row for table in leaderboard.tables_of([results.FOLDER])[0] for row in table.rows]
+    known = [row for row in rows if row.checkpoint in registry.entries()]
+    assert {row.measured for row in known} == {True, False}
+    for row in known:
+        entry = registry.entries()[row.checkpoint]
+        assert row.licence and row.parameters and row.weights, row.model
+        assert row.measured or row.licence == entry.licence, row.model
+        assert (row.weights == "bundled") == entry.bundled
+    weights = {row.checkpoint: row.weights for row in known}
+    assert weights["esr9.affectnet"] == "to import" and weights["esr4.ckplus"] == "not published"
+    assert "esr4_level4.ckplus" in weights
+    lines = list(csv.DictReader(io.StringIO(render.as_csv(leaderboard.reported()))))
+    assert {line["licence"] for line in lines if line["model"] == "ESR-9"} >= {registry.get("esr9.affectnet").licence}
+
+
+def test_without_intervals_nobody_can_tell_a_tie(folder: Path) -> None:
+    for name, value in (("best", 0.95), ("near", 0.949)):
+        given = result(name, value, 0.0, 1.0)
+        task = dataclasses.replace(given.tasks["expression"], metrics={"accuracy": Figure(value)})
+        results.write(dataclasses.replace(given, tasks={"expression": task}), folder / f"{name}.json")
+    table = table_of(folder)
+    assert {row.model: table.tied(row) for row in table.rows if row.measured} == {
+        "best": False, "near": None, "ours": None, "close": None, "far": None,
+    }  # fmt: skip
+    assert render.cells(table, table.rows[1])[0] == "2?" and render.cells(table, table.rows[0])[0] == "1"
