@@ -1,7 +1,7 @@
 """Predictions for labelled faces: our own file (.npz), and tables that other tools wrote (.csv, .parquet).
 
 Columns of a table, one row per sample:
-- `id`: the sample's name as the reader gives it (`python -m eval datasets NAME --data DIR --ids` lists them);
+- `id`: the sample's name as the reader gives it (`python -m eval datasets NAME --data DIR` lists them);
 - `expression`: a label, and/or `expression.<label>` for every label: probabilities that sum to 1;
 - `valence`, `arousal`: in [-1, 1];
 - `AU1`, `AU2` ...: probabilities, or 0 and 1; a unit is present from 0.5 on;
@@ -13,11 +13,8 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import io
-import json
 import math
-import zipfile
-import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,10 +24,12 @@ import numpy as np
 from emotion.datasets import Samples
 from emotion.errors import UserError
 from emotion.labels import ACTION_UNIT_NAMES, VALENCE_AROUSAL, canonical
-from eval.results import replace_file
+from eval.arrays import DAMAGED, read_arrays, unreadable, write_arrays
 
 SHOWN = 8  # problems that a message lists; the rest is counted
 PRESENT = 0.5
+ROUNDING = 1e-6  # by which values that our models wrote may miss their bounds
+SUM = 1e-3  # by which probabilities may miss a sum of one
 UNCERTAINTIES = ("total", "epistemic")  # which one is judged: the first that a model gives
 Columns = dict[str, list[Any]]
 
@@ -47,6 +46,7 @@ class Predictions:
         uncertainty: task -> float [N], or [N, K] for values and action units, larger is less sure; where given.
         hard: tasks without probabilities: `values` only repeat the choice.
         about: model, data set and how they were made, in words.
+        lines: of a table, every sample's row in the file, for messages.
     """
 
     ids: tuple[str, ...]
@@ -56,6 +56,7 @@ class Predictions:
     uncertainty: dict[str, np.ndarray] = field(default_factory=dict)
     hard: tuple[str, ...] = ()
     about: dict[str, Any] = field(default_factory=dict)
+    lines: tuple[int, ...] = ()
 
     def take(self, rows: np.ndarray) -> Predictions:
         """Some rows, by index."""
@@ -77,35 +78,6 @@ def write(predictions: Predictions, path: Path) -> None:
     write_arrays(head, {"ids": np.array(predictions.ids, dtype=str), **arrays}, path)
 
 
-def write_arrays(head: dict[str, Any], arrays: dict[str, np.ndarray], path: Path) -> None:
-    """A compressed .npz file of arrays and `head`, anything that JSON can hold."""
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, head=np.array(json.dumps(head)), **arrays)
-    replace_file(path, buffer.getvalue())
-
-
-def read_arrays(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """What `write_arrays` wrote; nothing is unpickled.
-
-    Raises:
-        UserError: unreadable, cut short or something else.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        return json.loads(str(arrays.pop("head"))), arrays
-    except (*DAMAGED, zlib.error) as error:
-        raise unreadable(path, error) from error
-
-
-DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile)
-
-
-def unreadable(path: Path, error: Exception) -> UserError:
-    """What to say of a damaged .npz file."""
-    return UserError(f"cannot read {path}: {error}; is it complete, and written by `python -m eval run`?")
-
-
 def read(path: Path) -> Predictions:
     """Predictions of any supported file.
 
@@ -115,9 +87,10 @@ def read(path: Path) -> Predictions:
     if path.suffix == ".npz":
         return _read_npz(path)
     if path.suffix == ".csv":
-        return from_table(_read_csv(path), path, first_row=2)
+        return from_table(*_read_csv(path), path)
     if path.suffix in (".parquet", ".pq"):
-        return from_table(_read_parquet(path), path, first_row=1)
+        columns = _read_parquet(path)
+        return from_table(columns, range(1, 1 + max(map(len, columns.values()), default=0)), path)
     raise UserError(f"{path}: predictions are .npz (ours), .csv or .parquet; scenes are .json (COCO results)")
 
 
@@ -125,19 +98,68 @@ def _read_npz(path: Path) -> Predictions:
     head, arrays = read_arrays(path)
     try:
         labels = {task: tuple(names) for task, names in head["labels"].items()}
-        ids = tuple(arrays.pop("ids").tolist())
+        ids = arrays.pop("ids")
+        if ids.ndim != 1 or ids.dtype.kind != "U" or not isinstance(head["about"], dict):
+            raise ValueError("its ids are no names, or it does not say what it is of")
         parts: dict[str, dict[str, np.ndarray]] = {name: {} for name in _ARRAYS}
         for key, array in arrays.items():
             name, task = key.split(".")
             parts[name][task] = array
             if len(array) != len(ids):
                 raise ValueError(f"{len(ids)} ids but {len(array)} rows of {key}")
-        for task, values in parts["values"].items():
-            if values.shape != (len(ids), len(labels[task])) or not np.isfinite(values).all():
-                raise ValueError(f"{task} is not {len(labels[task])} numbers per sample")
-        return Predictions(ids, labels, hard=tuple(head["hard"]), about=head["about"], **parts)
+        found = Predictions(tuple(ids.tolist()), labels, hard=tuple(head["hard"]), about=head["about"], **parts)
+        _check(found)
+        return found
     except DAMAGED as error:
         raise unreadable(path, error) from error
+
+
+def _check(found: Predictions) -> None:
+    """What holds for tables holds for a file of ours, too.
+
+    Raises:
+        ValueError: says what is wrong and of which sample.
+    """
+    if found.labels.keys() != found.values.keys() or not {*found.choice, *found.uncertainty} <= found.values.keys():
+        raise ValueError("labels, values, choices and uncertainties are not of the same tasks")
+
+    def report(bad: np.ndarray, what: str) -> None:
+        if bad.any():
+            raise ValueError(f"sample {found.ids[int(bad.argmax())]!r}: {what}")
+
+    for task, values in found.values.items():
+        labels, low = found.labels[task], -1 if task == "valence_arousal" else 0
+        if not _known(task, labels) or values.shape != (len(found.ids), len(labels)):
+            raise ValueError(f"{task} of shape {values.shape} has the labels {', '.join(map(str, labels))}")
+        inside = (values >= low - ROUNDING) & (values <= 1 + ROUNDING)
+        report(~inside.all(axis=1), f"{task} is not from {low} to 1")
+        if task == "action_units":
+            _check_choice(found, task, values.shape, 2)
+        elif task != "valence_arousal":
+            report(np.abs(values.sum(axis=1) - 1) > SUM, f"probabilities of {task} do not sum to 1")
+            _check_choice(found, task, values.shape[:1], len(labels))
+        if (unsure := found.uncertainty.get(task)) is not None:
+            if unsure.shape not in (values.shape, values.shape[:1]):
+                raise ValueError(f"uncertainty of {task} has the shape {unsure.shape}")
+            sound = np.isfinite(unsure) & (unsure >= -ROUNDING)
+            report(~sound.reshape(len(values), -1).all(axis=1), f"the uncertainty of {task} is no number from 0 on")
+
+
+def _known(task: str, labels: tuple[str, ...]) -> bool:
+    """Whether a task's labels are of its vocabulary, each of them once."""
+    if task == "valence_arousal":
+        return sorted(labels) == sorted(VALENCE_AROUSAL)
+    if task == "action_units":
+        return len(set(labels)) == len(labels) > 0 and set(labels) <= ACTION_UNIT_NAMES.keys()
+    return len(set(labels)) == len(labels) > 0 and [canonical(name) for name in labels] == list(labels)
+
+
+def _check_choice(found: Predictions, task: str, shape: tuple[int, ...], classes: int) -> None:
+    choice = found.choice.get(task)
+    if choice is None or choice.shape != shape or choice.dtype.kind not in "iub":
+        raise ValueError(f"there is no choice of {task} for every sample")
+    if choice.size and not (choice.min() >= 0 and choice.max() < classes):
+        raise ValueError(f"choices of {task} are from {choice.min()} to {choice.max()}, there are {classes} classes")
 
 
 def concatenate(parts: list[Predictions]) -> Predictions:
@@ -169,45 +191,46 @@ def kept_part(path: Path, about: dict[str, Any], ids: tuple[str, ...]) -> Predic
     return part if part.about == about and part.ids == ids else None
 
 
-def _read_csv(path: Path) -> Columns:
+def _read_csv(path: Path) -> tuple[Columns, list[int]]:
+    """The columns, and every row's last line in the file."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = csv.reader(file)
             head = [name.strip() for name in next(rows, [])]
             if len(set(head)) < len(head):
                 raise UserError(f"{path} has a column twice: {', '.join(head)}")
-            table = []
-            for row in rows:
-                if row and len(row) != len(head):
+            table, lines = [], []
+            for row in filter(None, rows):
+                if len(row) != len(head):
                     raise UserError(f"{path} row {rows.line_num}: {len(row)} cells under {len(head)} headers")
-                table += [row] if row else []
+                table.append(row)
+                lines.append(rows.line_num)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"cannot read {path}: {error}") from error
-    return {name: [row[k] for row in table] for k, name in enumerate(head)}
+    return {name: [row[k] for row in table] for k, name in enumerate(head)}, lines
 
 
 def _read_parquet(path: Path) -> Columns:
     try:
-        import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError as error:
         raise UserError("reading Parquet needs pyarrow: pip install 'emotion[eval]', or give a CSV file") from error
     try:
         return pq.read_table(path).to_pydict()
-    except (OSError, pa.ArrowException) as error:
+    except Exception as error:  # damaged bytes meet the reader with any exception type
         raise UserError(f"cannot read {path}: {error}; is the file complete?") from error
 
 
 # -- foreign tables ---------------------------------------------------------------------------------------------------
 
 
-def from_table(columns: Columns, path: Path, first_row: int = 2) -> Predictions:
+def from_table(columns: Columns, lines: Sequence[int], path: Path) -> Predictions:
     """Predictions from named columns.
 
     Args:
         columns: name -> cells, strings or numbers.
+        lines: where every row is in the file.
         path: for messages.
-        first_row: number of the first data row in the file.
 
     Raises:
         UserError: lists wrong cells by row: no number, outside its range, an unknown label, an id given twice.
@@ -218,12 +241,12 @@ def from_table(columns: Columns, path: Path, first_row: int = 2) -> Predictions:
     if not columns["id"]:
         raise UserError(f"{path} has no rows")
     problems: list[str] = []
-    report = _Reporter(path, first_row, problems)
+    report = _Reporter(path, lines, problems)
     ids = tuple(str(v) for v in columns["id"])
     seen: dict[str, int] = {}
     for row, name in enumerate(ids):
         if name in seen:
-            report(row, f"sample {name!r} again, first in row {seen[name] + first_row}")
+            report(row, f"sample {name!r} again, first in row {lines[seen[name]]}")
         seen.setdefault(name, row)
     labels, values, choice, hard = {}, {}, {}, []
     axes = [name for name in VALENCE_AROUSAL if name in columns]
@@ -256,17 +279,17 @@ def from_table(columns: Columns, path: Path, first_row: int = 2) -> Predictions:
         raise UserError(
             f"{path} has no columns of predictions: expression, expression.<label>, valence, arousal, AU1 ..."
         )
-    return Predictions(ids, labels, values, choice, unsure, tuple(hard))
+    return Predictions(ids, labels, values, choice, unsure, tuple(hard), lines=tuple(lines))
 
 
 class _Reporter:
     """Collects problems as "FILE row N: what"."""
 
-    def __init__(self, path: Path, first_row: int, problems: list[str]) -> None:
-        self.path, self.first_row, self.problems = path, first_row, problems
+    def __init__(self, path: Path, lines: Sequence[int], problems: list[str]) -> None:
+        self.path, self.lines, self.problems = path, lines, problems
 
     def __call__(self, row: int, what: str) -> None:
-        self.problems.append(f"{self.path} row {row + self.first_row}: {what}")
+        self.problems.append(f"{self.path} row {self.lines[row]}: {what}")
 
 
 def _numbers(columns: Columns, names: tuple[str, ...], bounds: tuple[float, float], report: _Reporter) -> np.ndarray:
@@ -309,7 +332,7 @@ def _expression(
         return vocabulary, np.eye(len(vocabulary))[chosen], chosen
     vocabulary = tuple(labels.values())
     p = _numbers(columns, tuple(names), (0, 1), report)
-    for row in np.flatnonzero(np.abs(p.sum(axis=1) - 1) > 1e-3):
+    for row in np.flatnonzero(np.abs(p.sum(axis=1) - 1) > SUM):
         report(int(row), f"probabilities of expressions sum to {p[row].sum():.4f}, expected 1")
     chosen = p.argmax(axis=1)
     for row, name in enumerate(said):
@@ -339,7 +362,8 @@ def match(predictions: Predictions, samples: Samples, where: Path | str) -> Pred
         raise UserError(f"{where} has {len(predictions.ids) - len(row_of)} samples more than once")
     unknown = sorted(row_of.keys() - set(ids), key=row_of.__getitem__)
     if unknown:
-        rows = ", ".join(f"{name!r} (prediction {row_of[name] + 1})" for name in unknown[:SHOWN])
+        kind, lines = ("row", predictions.lines) if predictions.lines else ("prediction", range(1, 1 + len(row_of)))
+        rows = ", ".join(f"{name!r} ({kind} {lines[row_of[name]]})" for name in unknown[:SHOWN])
         raise UserError(f"{where}: {len(unknown)} predictions are for samples that this split lacks: {rows}")
     missing = [name for name in ids if name not in row_of]
     if missing:

@@ -75,7 +75,7 @@ def test_score_writes_a_result_that_reads_back(table: Path, faces: Path, tmp_pat
         ((2, 1, "1.5"), "row 4: expression.neutral is '1.5'"),
         ((0, 1, "x"), "row 2: expression.neutral is 'x'"),
         ((5, 3, "0.9"), "row 7: probabilities of expressions sum to"),
-        ((5, 0, "nobody.png"), "are for samples that this split lacks: 'nobody.png'"),
+        ((5, 0, "nobody.png"), "are for samples that this split lacks: 'nobody.png' (row 7)"),
     ],
 )
 def test_wrong_cells_are_named_by_row(change_to, message, table, faces, tmp_path, capsys) -> None:
@@ -95,36 +95,6 @@ def test_missing_and_repeated_samples(table: Path, faces: Path, tmp_path: Path, 
     assert "2 of" in (error := capsys.readouterr().err) and "have no prediction" in error
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("name,expression\na,happiness\n", "has no column `id`"),
-        ("id,remark\na,b\n", "has no columns of predictions"),
-        ("id,expression\n", "has no rows"),
-        ("id,expression\na,joyful\n", "row 2: unknown expression 'joyful'"),
-        ("id,expression.joyful\na,1\n", "column expression.joyful"),
-        ("id,expression\na,happiness,x\n", "row 2: 3 cells under 2 headers"),
-        ("id,valence,arousal\na,0.5,-1.5\n", "arousal is '-1.5', expected a number from -1 to 1"),
-        ("id,AU1\na,0.5\na,1\n", "sample 'a' again, first in row 2"),
-        ("id,AU1,AU1\na,0.5,1\n", "has a column twice"),
-        ("id,valence\na,0.5\n", "valence and arousal are judged together"),
-        ("id,expression.happy,expression.joy\na,0.5,0.5\n", "two columns of probabilities of happiness"),
-    ],
-)
-def test_wrong_tables(text: str, message: str, tmp_path: Path) -> None:
-    path = tmp_path / "table.csv"
-    path.write_text(text, encoding="utf-8")
-    with pytest.raises(UserError, match=message.replace("[", r"\[")):
-        predictions.read(path)
-
-
-def test_files_that_are_no_predictions(tmp_path: Path) -> None:
-    for name in ("a.npz", "a.parquet", "a.csv", "a.txt"):
-        (tmp_path / name).write_bytes(b"\xff\xfe not that")
-        with pytest.raises(UserError, match=name):
-            predictions.read(tmp_path / name)
-
-
 def test_parquet_equals_csv(table: Path) -> None:
     import pandas as pd
 
@@ -138,20 +108,18 @@ def test_parquet_equals_csv(table: Path) -> None:
         predictions.read(path)
 
 
-def test_own_file_reads_back(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    given = Predictions(
-        ids=("a", "bé"),
-        labels={"action_units": ("AU1", "AU2")},
-        values={"action_units": rng.random((2, 2))},
-        choice={"action_units": np.array([[0, 1], [1, 1]], np.uint8)},
-        about={"model": "m"},
-    )
-    predictions.write(given, tmp_path / "p.npz")
-    back = predictions.read(tmp_path / "p.npz")
-    assert (back.ids, back.labels, back.about, back.hard) == (given.ids, given.labels, given.about, ())
-    np.testing.assert_array_equal(back.values["action_units"], given.values["action_units"])
-    np.testing.assert_array_equal(back.choice["action_units"], given.choice["action_units"])
+def test_rows_are_counted_in_the_file(table: Path, faces: Path, tmp_path: Path, capsys) -> None:
+    """Blank lines have a place, too."""
+    lines = table.read_text(encoding="utf-8").splitlines()
+    for broken, message in (("1.5", "row 7: expression.neutral is '1.5'"), ("", "row 7: expression.neutral is ''")):
+        cells = lines[4].split(",")
+        rows = [*lines[:2], "", "", *lines[2:4], ",".join([cells[0], broken, *cells[2:]]), *lines[5:]]
+        table.write_text("\n".join(rows), encoding="utf-8")
+        assert score(table, faces, tmp_path / "out") == 2
+        assert message in capsys.readouterr().err
+    table.write_text("\n".join([*lines[:2], "", "nobody,0,0,1,0,0,0,0,0,-"]), encoding="utf-8")
+    assert score(table, faces, tmp_path / "out") == 2
+    assert "'nobody' (row 4)" in capsys.readouterr().err
 
 
 def test_own_file_of_other_data_is_refused(tmp_path: Path) -> None:
@@ -231,6 +199,21 @@ def test_interval_of_a_mean_is_the_textbook_one() -> None:
     low, high = bootstrap.intervals(terms, lambda s: {"mean": s[..., 0] / s[..., 1]}, count=4000)["mean"]
     spread = 1.96 * np.sqrt(0.3 * 0.7 / 1000)
     assert (low, high) == pytest.approx((0.3 - spread, 0.3 + spread), abs=0.003)
+
+
+def test_a_single_video_has_no_interval() -> None:
+    rng = np.random.default_rng(0)
+    axes, wanted = {"valence_arousal": ("valence", "arousal")}, rng.uniform(-1, 1, (40, 2))
+    given = (wanted + rng.normal(0, 0.1, wanted.shape)).clip(-1, 1)
+    for groups, some in ((np.zeros(40, int), False), (np.repeat([0, 1], 20), True)):
+        samples = samples_of({"valence_arousal": wanted}, axes, groups)
+        mine = Predictions(samples.ids, axes, {"valence_arousal": given})
+        ccc = scoring.score(mine, samples)["valence_arousal"].metrics["ccc"]
+        assert (ccc.low is not None and ccc.high is not None) == some
+        worse = dataclasses.replace(mine, values={"valence_arousal": given * 0.5})
+        test = scoring.paired(mine, worse, samples)["valence_arousal"]["ccc"]
+        assert np.isfinite([test["low"], test["high"]]).all() == some and test["difference"] > 0
+    assert np.isnan(bootstrap.limits([0.5, 0.5], 1)).all() and test["p"] > 0.05
 
 
 def test_whole_groups_are_drawn() -> None:
