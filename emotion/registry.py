@@ -13,6 +13,7 @@ from emotion.errors import UserError
 
 DEFAULT = "esr_compact.ferplus"
 WEIGHTS = Path(__file__).parent / "weights"
+FILE = "model.safetensors"
 
 # Method -> "module:class"; imported only when one of its models is needed.
 METHODS = {
@@ -38,8 +39,13 @@ class Entry:
         tasks: what it predicts.
         trained_on: data sets.
         licence: SPDX id or a short phrase; `commercial`: whether commercial use is allowed.
+        input: what the network sees or hears, in words.
+        labels: names of what it predicts, per task, in the order of its outputs; none for landmarks.
         bundled: whether the folder `emotion/weights/<name>` is part of the package.
-        sha256: of model.safetensors, where the weights are known; also pins what is loaded by name from a Hub.
+        repo: where a Hub has it, OWNER/NAME, at the commit `revision`; empty, and then never looked for, unless that
+            repository is this project's own.
+        file: of the weights, in the folder or repository.
+        sha256, size: of that file (size in bytes), where the weights are known; the first pins what is loaded by name.
         original: where the original's weights are, for people; `import_command` turns them into a checkpoint.
         citation: the paper.
         parameters: of the network, all members together.
@@ -55,12 +61,17 @@ class Entry:
     commercial: bool
     citation: str
     parameters: int = 0
+    input: str = ""
+    labels: dict[str, tuple[str, ...]] = field(default_factory=dict)
     bundled: bool = False
+    repo: str = ""
+    revision: str = ""
+    file: str = FILE
     sha256: str = ""
+    size: int = 0
     original: str = ""
     import_command: str = ""
     reported: str = ""
-    labels: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -75,6 +86,7 @@ def entries() -> dict[str, Entry]:
     out = {}
     for name, row in table.items():
         row = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
+        row["labels"] = {task: tuple(names) for task, names in row.get("labels", {}).items()}
         out[name] = Entry(name=name, **row)
     return out
 

@@ -10,40 +10,24 @@ no file becomes larger than it may be, and a token is sent to nobody else.
 
 from __future__ import annotations
 
-import errno
-import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
 
-from emotion import __version__
+from emotion import __version__, registry
 from emotion.errors import UserError
+from emotion.remote_errors import NoHub, explained, sensible
 
 NAMESPACE = "EMOTION_HUB"
 LIMIT = 4_000_000_000  # bytes of a file of weights; the largest known checkpoint has a sixth of this
 SMALL = 1_000_000  # bytes of any other file; the largest known configuration has a hundredth of this
 COMMIT, SHA256 = re.compile(r"[0-9a-f]{40}"), re.compile(r"[0-9a-f]{64}")
 NAME = re.compile(r"(?:hf://)?(\w[\w.-]*/\w[\w.-]*)(?:@(\S+))?")  # so ./folder, ../folder and /folder are not names
-
-NO_HUB = "the answer is not that of a Hub; check HF_ENDPOINT, and whether this network asks for a log-in"
-LOG_IN = "log in with `hf auth login` or set HF_TOKEN"
-ANSWERS = {
-    401: f"the token is not accepted; {LOG_IN}",
-    403: f"access is refused; {LOG_IN}, with a token that may do this",
-    416: "the server cannot go on with a download that broke off; try again",
-    429: "too many requests; wait some minutes and try again",
-}
-FULL = (errno.ENOSPC, errno.EDQUOT)
-
-
-class NoHub(Exception):
-    """An answer without sense."""
 
 
 @dataclass(frozen=True)
@@ -92,10 +76,25 @@ def repo(name: str, revision: str | None = None) -> Repo | None:
     return None
 
 
-def trusted(name: str) -> Repo | None:
-    """The repository of a known model in the namespace EMOTION_HUB; None where that is not set."""
-    owner = os.environ.get(NAMESPACE, "").strip()
-    return Repo(f"{owner}/{name}") if owner else None
+def trusted(name: str, revision: str | None = None) -> Repo | None:
+    """The repository of a known model: in the namespace EMOTION_HUB, else the one that its entry pins, else None.
+
+    Raises:
+        UserError: EMOTION_HUB is no owner of repositories.
+    """
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    if owner := os.environ.get(NAMESPACE, "").strip():
+        place = Repo(f"{owner}/{name}", revision)
+        try:
+            validate_repo_id(place.id)
+        except HFValidationError as error:
+            example = "me for repositories such as me/esr9.affectnet"
+            raise UserError(f"{NAMESPACE} must be a name on a Hub, {example}, not {owner!r}") from error
+        return place
+    entry = registry.entries().get(name)
+    return Repo(entry.repo, revision or entry.revision) if entry and entry.repo else None
 
 
 def cached_size(place: Repo, file: str) -> int | None:
@@ -134,11 +133,13 @@ def fetch(
     api = HfApi(token=token, library_name="emotion", library_version=__version__)
     with explained("load", place):
         where = {"cache_dir": cache_dir, "local_files_only": local_files_only}
-        with _sensible():
+        with sensible():
             commit = api.resolve_revision(place.id, revision=place.revision, **where).resolved
             if not COMMIT.fullmatch(commit):
                 raise NoHub
-        cache = Path(cache_dir or constants.HF_HUB_CACHE) / repo_folder_name(repo_id=place.id, repo_type="model")
+        cache = Path(cache_dir or constants.HF_HUB_CACHE).expanduser() / repo_folder_name(
+            repo_id=place.id, repo_type="model"
+        )
         folder = cache / "snapshots" / commit
         if not force_download and all((folder / name).is_file() for name in required):
             return folder
@@ -158,7 +159,7 @@ def _listed(api: Any, place: Repo, names: Sequence[str]) -> list[File]:
     Raises:
         NoHub: sizes or checksums that are none.
     """
-    with _sensible():
+    with sensible():
         siblings = api.model_info(place.id, revision=place.revision, files_metadata=True).siblings or []
         found = {}
         for sibling in siblings:
@@ -292,89 +293,3 @@ def push(
             others = set(api.list_repo_files(id, repo_type=kind)) - files.keys() - {".gitattributes"}
             sent += [CommitOperationDelete(path) for path in sorted(others)]
         return str(api.create_commit(id, sent, commit_message=message, repo_type=kind).commit_url)
-
-
-@contextmanager
-def _sensible() -> Iterator[None]:
-    """For reading answers: those that the client stumbles over are no Hub's.
-
-    Raises:
-        NoHub: the answer is JSON, and something else than was asked for.
-    """
-    try:
-        yield
-    except (TypeError, KeyError, IndexError, AttributeError, AssertionError, RecursionError) as error:
-        raise NoHub from error
-
-
-@contextmanager
-def explained(action: str, place: Repo) -> Iterator[None]:
-    """The one place that turns what can go wrong between here and a Hub into a message.
-
-    Raises:
-        UserError: what was wanted, where it was looked for, why it failed, and how to go on.
-    """
-    from huggingface_hub import constants, errors
-
-    failures = (OSError, ValueError, RuntimeError, errors.HTTPError, errors.EntryNotFoundError)
-    try:
-        yield
-    except UserError:
-        raise
-    except (*failures, NoHub, errors.RevisionResolutionError, errors.XetDownloadError) as error:
-        reason = "".join(c for c in _reason(error, place) if c.isprintable())  # it may quote the server
-        raise UserError(f"cannot {action} {place} ({constants.ENDPOINT}): {reason}") from error
-
-
-def _reason(error: Exception, place: Repo) -> str:
-    """Why, and what to do. What a library raises often only wraps the cause."""
-    from huggingface_hub import constants, errors
-
-    chain = list(_causes(error))
-    cache = f"the cache {constants.HF_HUB_CACHE}"
-    if any(isinstance(e, OSError) and e.errno in FULL for e in chain):
-        return f"the disk is full; free some space, or set HF_HOME to move {cache} to another disk"
-    if isinstance(error, errors.HFValidationError):
-        return "this is no name of a repository; write OWNER/NAME"
-    if isinstance(error, (NoHub, json.JSONDecodeError)):
-        return NO_HUB
-    if isinstance(error, ValueError) and not isinstance(error, errors.HTTPError):
-        return " ".join(str(error).split())
-    for answer in chain:
-        if isinstance(answer, errors.HfHubHTTPError):
-            return _answer(answer, place)
-    if constants.is_offline_mode():
-        return f"HF_HUB_OFFLINE is set and it is not in {cache}; unset it once to go online"
-    if "Consistency check failed" in str(error):
-        return "the download broke off; try again"
-    if broken := [e for e in chain if isinstance(e, errors.HTTPError)]:
-        return f"no connection ({broken[-1]}); check the network and HF_ENDPOINT, nothing usable is in {cache}"
-    if isinstance(error, (errors.EntryNotFoundError, errors.RevisionResolutionError)):
-        return f"it is not in {cache}, and no other place was asked"
-    if isinstance(error, OSError):
-        return f"{error}; HF_HOME chooses another folder than {cache}"
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def _answer(error: Any, place: Repo) -> str:
-    """What a Hub's refusal means."""
-    from huggingface_hub import errors
-
-    status = error.response.status_code
-    if isinstance(error, errors.GatedRepoError):
-        return f"access must be asked for on its page; then {LOG_IN}"
-    if isinstance(error, errors.RepositoryNotFoundError):
-        return f"there is no such repository, or it is private: check the name, or {LOG_IN}"
-    if isinstance(error, errors.RevisionNotFoundError):
-        return f"it has no revision {place.revision or 'main'} (any more); name another after @"
-    if isinstance(error, errors.EntryNotFoundError):
-        return "a file is missing there; it holds no complete checkpoint of this package"
-    if status >= 500:
-        return f"the server has a problem of its own (HTTP {status}); try again later"
-    return ANSWERS.get(status, f"HTTP {status}: {error.server_message or ' '.join(str(error).split())}"[:300])
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__

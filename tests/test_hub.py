@@ -14,9 +14,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from emotion import hub, registry
+from emotion import hub, registry, remote
 from emotion.errors import UserError
-from emotion.models import benet, esr, fg2020
+from emotion.models import benet, efficientface, emenet, esr, fg2020, marblenet
 
 CONFIG = esr.esr4(branches=2)
 CARD = hub.Card(name="esr4.test", licence="MIT", commercial=True, trained_on=("nothing",), metrics={"a/b/c": 0.5})
@@ -188,6 +188,14 @@ def test_names_and_places():
         hub.find(Path("nowhere"))
 
 
+@pytest.mark.parametrize("name", [registry.DEFAULT, Path(registry.DEFAULT), "checkpoint", Path("checkpoint")])
+def test_only_a_hub_has_revisions(name, folder, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    (folder.parent / registry.DEFAULT).symlink_to(folder)
+    with pytest.raises(UserError, match="has no revision 'v2'; only repositories on a Hub have some"):
+        hub.load(name, revision="v2")
+
+
 def test_a_folder_cannot_pose_as_a_bundled_model(folder, monkeypatch):
     monkeypatch.chdir(folder.parent)
     folder.rename(registry.DEFAULT)
@@ -211,6 +219,12 @@ def test_registry_entries_are_complete():
         assert entry.method in registry.METHODS and "." in name
         assert entry.tasks and entry.citation and entry.licence
         assert entry.bundled or (entry.original and entry.import_command)
+        assert entry.input and entry.file == hub.WEIGHTS and set(entry.labels) == set(entry.tasks) - {"landmarks"}, name
+        if entry.bundled:
+            weights = entry.folder / entry.file
+            assert (entry.sha256, entry.size) == (hub.read_weights(weights)[1], weights.stat().st_size), name
+        if entry.repo or entry.revision:  # a name that can change what it means is no pin
+            assert remote.repo(entry.repo) and remote.COMMIT.fullmatch(entry.revision) and entry.sha256 and entry.size
     assert registry.get(registry.DEFAULT).bundled
 
 
@@ -247,6 +261,32 @@ def test_every_variant_of_the_five_systems_has_an_entry():
 def count(network: type, config: object) -> int:
     with torch.device("meta"):
         return sum(p.numel() for p in network(config).parameters())
+
+
+def test_inputs_and_labels_in_the_registry_are_those_of_the_networks():
+    faces = {"gray": "grey", "rgb": "RGB", "bgr": "BGR"}
+    networks = {
+        "esr9.affectnet": (esr.ESR, esr.esr9()),
+        "esr9_discrete.affectnet": (esr.ESR, esr.esr9(affect=False)),
+        "esr4_level2.ckplus": (esr.ESR, esr.esr4(level=2)),
+        "fg2020_rnn.teacher": (fg2020.FG2020, fg2020.fg2020("ferplus", ("teacher",), 32)),
+        "fg2020_sfew.students": (fg2020.FG2020, fg2020.fg2020("sfew", ("teacher",))),
+        "efficientface.affectnet7": (efficientface.EfficientFace, efficientface.EfficientFaceConfig()),
+        "benet_bu.emotic": (benet.BENet, benet.benet("bu")),
+        "emenet_v.affwild2": (emenet.EMENet, emenet.emenet_v()),
+        "marblenet.vad": (marblenet.MarbleNet, marblenet.MarbleNetConfig()),
+    }
+    for name, (network, config) in networks.items():
+        with torch.device("meta" if network in (esr.ESR, fg2020.FG2020, benet.BENet) else "cpu"):
+            entry, model = registry.get(name), network(config)
+        assert entry.labels == {task: tuple(names) for task, names in model.labels.items()}, name
+        if hasattr(getattr(config, "input", None), "channels"):
+            height, width = config.input.size
+            assert f"{width} x {height} pixels, {faces[config.input.channels]}" in entry.input
+    for entry in registry.entries().values():
+        if entry.bundled:
+            document = hub.read_config(entry.folder)
+            assert entry.labels == dict(hub.build(entry.method, document["config"]).labels), entry.name
 
 
 def test_sizes_in_the_registry_are_those_of_the_networks():

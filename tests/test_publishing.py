@@ -102,6 +102,36 @@ def test_known_names_are_looked_up_only_where_the_user_says(
         hub.load("nosuch")
 
 
+def test_a_known_name_at_a_revision(server: Hub, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    publishing.publish(folder, "me/esr9.affectnet")
+    repository = server.repos["model", "me/esr9.affectnet"]
+    repository.refs["v1"] = repository.refs["main"]
+    repository.commit({"README.md": b""})
+    monkeypatch.setenv("EMOTION_HUB", "me")
+    assert hub.load("esr9.affectnet", revision="v1").card.name == "esr.tiny"
+    for revision, message in (("v2", "it has no revision v2"), (None, "holds no checkpoint"), ("..", "is no branch")):
+        with pytest.raises(UserError, match=message):
+            hub.load("esr9.affectnet", revision=revision)
+
+
+def test_an_entry_may_pin_a_repository(server: Hub, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At its commit and with its checksum, whatever becomes of the repository; EMOTION_HUB still comes first."""
+    publishing.publish(folder, "us/tiny")
+    repository = server.repos["model", "us/tiny"]
+    pinned = replace(
+        registry.get("esr9.affectnet"),
+        repo="us/tiny",
+        revision=repository.refs["main"],
+        sha256=hub.load(folder).card.sha256,
+    )
+    monkeypatch.setattr(registry, "entries", lambda: {"esr9.affectnet": pinned})
+    repository.commit({"README.md": b""})
+    assert hub.load("esr9.affectnet").card.name == "esr.tiny"
+    monkeypatch.setenv("EMOTION_HUB", "me")
+    with pytest.raises(UserError, match=r"cannot load me/esr9\.affectnet"):
+        hub.load("esr9.affectnet")
+
+
 def weights(capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
     return {row["name"]: row["weights"] for row in json.loads(capsys.readouterr().out)}
 

@@ -17,6 +17,7 @@ import pytest
 from huggingface_hub import constants, file_download
 
 from emotion import remote
+from emotion.__main__ import main
 from emotion.errors import UserError
 from emotion.remote import Repo
 from tests.hub_server import READER, WRITER, Fault, Handler, Hub, connect, sha256
@@ -407,6 +408,18 @@ def test_trusted_namespace(monkeypatch: pytest.MonkeyPatch) -> None:
     assert remote.trusted("esr9.affectnet") is None
     monkeypatch.setenv("EMOTION_HUB", "me")
     assert remote.trusted("esr9.affectnet") == Repo("me/esr9.affectnet")
+    assert remote.trusted("esr9.affectnet", "v2") == Repo("me/esr9.affectnet", "v2")
+
+
+@pytest.mark.parametrize("owner", ["https://huggingface.co/me", "me/", "me/models", "a b", "..", "me--you", "-me"])
+def test_a_namespace_that_cannot_be(
+    owner: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("EMOTION_HUB", owner)
+    with pytest.raises(UserError, match=f"EMOTION_HUB must be a name on a Hub, .*not {re.escape(repr(owner))}"):
+        remote.trusted("esr9.affectnet")
+    assert main(["models", "--method", "esr"]) == 2
+    assert "EMOTION_HUB must be a name" in capsys.readouterr().err
 
 
 def test_push_then_fetch(hub: Hub, tmp_path: Path) -> None:

@@ -12,8 +12,6 @@ from emotion.cli.console import PROGRAM, pairs, show, table
 from emotion.errors import UserError
 from emotion.registry import Entry
 
-WEIGHTS = "model.safetensors"  # as hub.WEIGHTS, which needs torch
-
 
 def run(args: argparse.Namespace) -> int:
     """`models`."""
@@ -51,6 +49,7 @@ def run_info(args: argparse.Namespace) -> int:
         "name": entry.name,
         "summary": entry.summary,
         "method": entry.method,
+        "takes": entry.input,
         "predicts": ", ".join(entry.tasks),
         "trained on": ", ".join(entry.trained_on),
         "licence": f"{entry.licence} (commercial use: {_yes(entry.commercial)})",
@@ -106,14 +105,14 @@ def _where(entry: Entry) -> str:
 def _size(entry: Entry) -> int | None:
     """Bytes of the weights, where they are on this machine."""
     if entry.bundled:
-        file = entry.folder / WEIGHTS
+        file = entry.folder / entry.file
         return file.stat().st_size if file.is_file() else None
     place = remote.trusted(entry.name)
-    return remote.cached_size(place, WEIGHTS) if place is not None else None
+    return remote.cached_size(place, entry.file) if place is not None else None
 
 
 def _megabytes(entry: Entry) -> str:
-    size = _size(entry)
+    size = _size(entry) or entry.size or None
     return f"~{4e-6 * entry.parameters:.1f} MB" if size is None else f"{size / 1e6:.1f} MB"
 
 

@@ -25,7 +25,7 @@ from emotion.errors import UserError, listed
 from emotion.hub.limits import limited
 
 SCHEMA = "emotion-checkpoint/1"
-CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+CONFIG, WEIGHTS, CARD = "config.json", registry.FILE, "README.md"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,17 +73,18 @@ def find(name: str | Path, revision: str | None = None, **download: Any) -> Path
 
     Args:
         name: registry name, path of a folder, `OWNER/NAME`, or `hf://OWNER/NAME@REVISION`. A registry name that is not
-            bundled is looked for on the Hub only if EMOTION_HUB names the owner.
-        revision: branch, tag or commit on the Hub.
+            bundled is looked for on the Hub only if EMOTION_HUB names the owner, or its entry pins a repository.
+        revision: branch, tag or commit on the Hub; nothing else has one.
         download: options of `remote.fetch`.
 
     Raises:
-        UserError: nothing is there; says how to go on.
+        UserError: nothing is there, or not at a revision; says how to go on.
     """
-    if (known := bundled(name)) is not None:
-        return known.folder
-    folder = Path(name)
-    if (folder / CONFIG).is_file():
+    folder = Path(name) if (known := bundled(name)) is None else known.folder
+    if (folder / CONFIG).is_file() or known is not None:
+        if revision is not None:
+            what = "part of this package" if known else "a folder on this machine"
+            raise UserError(f"{name} is {what} and has no revision {revision!r}; only repositories on a Hub have some")
         return folder
     if folder.exists():
         raise UserError(
@@ -95,7 +96,7 @@ def find(name: str | Path, revision: str | None = None, **download: Any) -> Path
         raise UserError(f"no checkpoint folder at {name}")
     if place is None:
         entry = registry.get(name)
-        place = remote.trusted(name)
+        place = remote.trusted(name, revision)
     if place is None:
         steps = f"  1. get the original weights: {entry.original}\n  2. {entry.import_command}"
         raise UserError(
