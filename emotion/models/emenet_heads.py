@@ -77,13 +77,17 @@ def dropping(heads: nn.Module, seed: int) -> Iterator[None]:
     """Dropout at prediction time: heads in training mode, which to them means dropout alone, with masks from `seed`.
 
     A dropout layer drops the same units of all frames that it is given, which makes one thinned network of a pass: what
-    is said of a frame depends neither on its batch nor on the device. (Attention weights are dropped one by one.)
+    is said of a frame depends neither on its batch nor on the device. (Attention weights, and what goes from one
+    recurrent layer to the next, are dropped one by one.)
     """
-    hooks = [m.register_forward_hook(_same_units) for m in heads.modules() if isinstance(m, nn.Dropout)]
+    layers = [m for m in heads.modules() if isinstance(m, nn.Dropout)]
+    hooks = [layer.register_forward_hook(_same_units) for layer in layers]
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         try:
             heads.train()
+            for layer in layers:
+                layer.eval()  # the hook drops in its place; its own draws depend on the number of frames
             yield
         finally:
             heads.eval()
