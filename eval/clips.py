@@ -108,7 +108,7 @@ def _batch(clips: list[Any], config: Any, meter: Any) -> tuple[np.ndarray | None
     from emotion.models.avfusion_audio import clip_samples, mfcc
 
     def features(clip: Any) -> np.ndarray:
-        start = clip.sound.start + middle(clip.sound.seconds, config)
+        start = middle(clip.sound.seconds, config, clip.sound.start)
         return mfcc(clip_samples(clip.sound, config, start), config.audio)
 
     def seen(clip: Any) -> np.ndarray:
@@ -163,6 +163,8 @@ def _scorable(found: Predictions, samples: Samples) -> scoring.Scorable:
         columns += [counts, top_k(p[known], classes[known], 5)[:, None]]
     if "audio" in found.values and "video" not in found.values:
         notes = (*notes, "the data has no pictures: figures without a suffix are of sound alone")
+    if "video" in found.values and "audio" not in found.values:
+        notes = (*notes, "the data has no sound: figures without a suffix are of pictures alone")
     rest = {"metrics": {}, "calibration": calibration.of_classes(whole[known], classes[known])}
     return scoring.Scorable(labels, known, np.hstack(columns), _figures(tuple(found.values), k), rest, notes=notes)
 

@@ -216,45 +216,38 @@ def test_not_ravdess(tmp_path: Path) -> None:
         ravdess.load(tmp_path)
 
 
-# -- clips of one's own ----------------------------------------------------------------------------------------------
+def test_ravdess_without_sound(tmp_path: Path) -> None:
+    root = tmp_path / "ravdess"
+    root.mkdir()
+    for name in ("02-01-03-01-01-01-01", "02-01-05-01-01-01-01", "01-01-05-01-01-01-01"):
+        write_film(root / f"{name}.mp4", sound=name.startswith("01"))
+    with pytest.raises(UserError, match="prepare"):
+        ravdess.load(root, "train", sound=False)
+    clips.prepare(ravdess.recordings(root), tmp_path / "out", CONFIG, centre_face)
+    assert len(ravdess.load(tmp_path / "out", "train")) == 1
+    data = ravdess.load(tmp_path / "out", "train", sound=False)
+    assert data.classes().tolist() == [RAVDESS.index("anger"), RAVDESS.index("happiness")]  # of two films one
+    assert data.picture(1).sound is None and data.picture(1).visual.shape == (4, 32, 32, 3)
 
 
-def test_own_clips(tmp_path: Path) -> None:
-    write_film(tmp_path / "first.mp4", sound=True)
-    write_film(tmp_path / "second.mp4")
-    write_sound(tmp_path / "second.wav")
-    write_sound(tmp_path / "third.wav")
-    (tmp_path / "table.csv").write_text(
-        "file,label,speaker,split,sound\nfirst.mp4,Happy,ann,train,\nsecond.mp4,angry,bob,test,second.wav\n"
-        "third.wav,calm,ann,train,\n"
-    )
-    found = clips.recordings(tmp_path / "table.csv")
-    assert [r.label for r in found] == ["happiness", "anger", "calm"]
-    assert found[2].film is None and found[1].sound.name == "second.wav"
-    clips.prepare(found, tmp_path / "out", CONFIG, centre_face)
-    assert clips.load(tmp_path / "out", "train").ids == ("first",)
-    assert clips.load(tmp_path / "out", "train", visual="none").ids == ("first", "third")
-    with pytest.raises(UserError, match="vocabulary"):
-        clips.load(tmp_path / "out", "train", labels=("neutral", "anger"))
-    with pytest.raises(UserError, match="split valid"):
-        clips.load(tmp_path / "out", "valid")
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("file\na.wav", "label"),
-        ("file,label\nmissing.wav,happy", "line 2"),
-        ("file,label\na.wav,gloomy", "gloomy"),
-        ("file,label,split\na.wav,happy,dev", "split"),
-        ("file,label\na.wav,happy\na.wav,sad", "line 3"),
-    ],
-)
-def test_wrong_tables(text: str, message: str, tmp_path: Path) -> None:
-    write_sound(tmp_path / "a.wav")
-    (tmp_path / "table.csv").write_text(text)
-    with pytest.raises(UserError, match=message):
-        clips.recordings(tmp_path / "table.csv")
+@pytest.mark.parametrize("damage", ["cut", "header", "nothing", "pickle", "other"])
+def test_damaged_crops_are_named(damage: str, tmp_path: Path) -> None:
+    root = ravdess.fake(tmp_path / "fake", size=32, frames=4)
+    file = sorted((root / "faces").iterdir())[0]
+    whole = file.read_bytes()
+    if damage == "other":
+        np.save(file, np.zeros((4, 32, 32), np.float32))
+    elif damage == "pickle":
+        np.save(file, np.array([{}], object))
+    else:
+        file.write_bytes({"cut": whole[:500], "header": b"\x93NUMPY" + bytes(200), "nothing": b""}[damage])
+    data = ravdess.load(root, "train")
+    with pytest.raises(UserError, match=file.name):
+        data.picture(data.ids.index(file.stem))
+    lines = [f"{file};{root}/sound/{file.stem}.wav;1;training"]
+    (tmp_path / "annotations.txt").write_text("\n".join(lines))
+    with pytest.raises(UserError, match=file.name):
+        ravdess.load(tmp_path, "train").picture(0)
 
 
 def test_fake_clips(tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ crops, uint8 [T, H, W, 3], RGB) and `clips.csv` with the columns clip, label, sp
 stopped and started again. Reading the folder back needs neither films nor a face detector.
 
 The table of your own clips has the columns file and label, and may have speaker, split (train, valid, test) and sound
-(a separate sound file); file names are relative to the table.
+(a separate sound file); file names are relative to the table. A clip is called as its file with folders: `anna/one.mp4`
+is the clip `anna__one`.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from emotion.labels import RAVDESS, canonical
 from emotion.media import audio, video
 from emotion.media.audio import Sound
 from emotion.models.avfusion_audio import clip_samples, sixteen_bits
-from emotion.models.avfusion_video import choose_frames, face_stretch
+from emotion.models.avfusion_video import FaceStretch, choose_frames, face_stretch
 from emotion.models.base import ClipInput, FaceInput
 
 COLUMNS = ("clip", "label", "speaker", "split", "sound", "faces")
@@ -78,51 +79,68 @@ class Entry:
     visual: Callable[[], np.ndarray] | None
 
 
-def load(root: str | Path, split: str = "train", labels: tuple[str, ...] = RAVDESS, visual: str = "faces") -> Samples:
+def load(
+    root: str | Path,
+    split: str = "train",
+    labels: tuple[str, ...] = RAVDESS,
+    visual: str = "faces",
+    sound: bool = True,
+) -> Samples:
     """One split of a prepared folder.
 
     Args:
-        root: folder that `prepare` wrote.
+        root: what `prepare` wrote.
         split: "train", "valid" or "test".
         labels: vocabulary; a clip with another label is refused.
         visual: "faces", or "none" for the sound alone.
+        sound: False for the faces alone: sound is neither needed nor read.
 
     Returns:
         Samples with "expression" targets; `picture` gives a `Clip`, `groups` the speakers.
 
     Raises:
-        UserError: no such folder, rows that do not parse, or no clip in the split.
+        UserError: no such folder, rows that do not parse, no clip in the split, or neither sound nor faces asked for.
     """
     if split not in SPLITS:
         raise UserError(f"clips have the splits {', '.join(SPLITS)}, not {split!r}")
     entries = [e for e in read_prepared(Path(root), visual == "faces") if e.split == split]
     if not entries:
         raise UserError(f"{root} has no clips of the split {split}; see the column split of {TABLE}")
-    return samples(entries, "clips", split, tuple(labels), visual != "none", f"{visual}, splits of {TABLE}")
+    return samples(entries, "clips", split, tuple(labels), visual != "none", f"{visual}, splits of {TABLE}", sound)
 
 
 def samples(
-    entries: list[Entry], dataset: str, split: str, labels: tuple[str, ...], visual: bool, protocol: str
+    entries: list[Entry],
+    dataset: str,
+    split: str,
+    labels: tuple[str, ...],
+    visual: bool,
+    protocol: str,
+    sound: bool = True,
 ) -> Samples:
-    """Entries as samples; those without sound, or without pictures where `visual` asks for them, are left out.
+    """Entries as samples; those without what `visual` (pictures) and `sound` ask for are left out.
 
     Raises:
-        UserError: an unknown label, or nothing is left.
+        UserError: nothing is asked for, an unknown label, or nothing is left.
     """
-    complete = [e for e in entries if e.sound is not None and (e.visual is not None or not visual)]
+    if not (sound or visual):
+        raise UserError("clips without sound need pictures: sound: false and visual: none leave nothing")
+    complete = [e for e in entries if (e.sound is not None or not sound) and (e.visual is not None or not visual)]
     if not complete:
-        lacking = "sound and pictures" if visual else "sound"
+        lacking = " and ".join(name for name, asked in (("sound", sound), ("pictures", visual)) if asked)
         raise UserError(f"none of the {len(entries)} clips ({dataset}, {split}) has {lacking}; prepare the set first")
     unknown = {e.label for e in complete} - set(labels)
     if unknown:
         raise UserError(f"{dataset} has clips of {', '.join(sorted(unknown))}; the vocabulary is {', '.join(labels)}")
     targets = np.eye(len(labels), dtype=np.float32)[[labels.index(e.label) for e in complete]]
+    if not sound:
+        protocol += "; without sound"
     if len(complete) < len(entries):
         protocol += f"; {len(entries) - len(complete)} incomplete clips left out"
 
     def read(index: int) -> Clip:
         entry = complete[index]
-        return Clip(read_sound(entry.sound), entry.visual() if visual else None)
+        return Clip(read_sound(entry.sound) if sound else None, entry.visual() if visual else None)
 
     return Samples(
         dataset=dataset,
@@ -159,14 +177,30 @@ def read_prepared(root: Path, faces: bool = True) -> list[Entry]:
 
 
 def _array_reader(path: Path) -> Callable[[], np.ndarray]:
-    return lambda: np.load(path, mmap_mode="r", allow_pickle=False)
+    return lambda: read_crops(path)
+
+
+def read_crops(path: Path) -> np.ndarray:
+    """The face crops of a prepared clip, uint8 [T, H, W, 3], read as they are needed.
+
+    Raises:
+        UserError: the file is missing, damaged, or holds something else.
+    """
+    try:
+        crops = np.lib.format.open_memmap(path, mode="r")
+    except (OSError, ValueError, EOFError, OverflowError, TypeError, SyntaxError) as error:  # what damaged files raise
+        why = getattr(error, "strerror", None) or error or "it is damaged"
+        raise UserError(f"cannot read {path}: {why}; delete it and prepare the set again") from error
+    if crops.dtype != np.uint8 or crops.ndim != 4 or crops.shape[-1] != 3:
+        raise UserError(f"{path} holds {crops.dtype} {crops.shape}, not face crops (uint8 [frames, height, width, 3])")
+    return crops
 
 
 def recordings(table: str | Path) -> list[Recording]:
     """Your own clips, from a table (see the module's text).
 
     Raises:
-        UserError: missing columns or files, an unknown label or split, or a name that occurs twice.
+        UserError: missing columns or files, an unknown label or split, or two clips of one name.
     """
     table, out = Path(table), {}
     for line, row in _rows(table, ("file", "label")):
@@ -182,14 +216,20 @@ def recordings(table: str | Path) -> list[Recording]:
         split = row.get("split") or ""
         if split and split not in SPLITS:
             raise UserError(f"{where}: split must be one of {', '.join(SPLITS)} or empty, not {split!r}")
-        name = files["file"].stem
-        if name in out:
+        name = clip_name(row["file"])
+        if name.casefold() in out:  # some file systems take no notice of case
             raise UserError(f"{where}: another clip is called {name} too; file names must differ without extension")
         film = files["file"] if _is_film(files["file"]) else None
-        out[name] = Recording(
+        out[name.casefold()] = Recording(
             name, label, row.get("speaker") or name, split, film, files.get("sound", files["file"])
         )  # fmt: skip
     return list(out.values())
+
+
+def clip_name(file: str) -> str:
+    """What the clip of a file is called: its path below the table without extension, `__` between folders."""
+    path = Path(file).with_suffix("")
+    return "__".join(part for part in path.parts if part not in (path.anchor, ".."))
 
 
 def _is_film(path: Path) -> bool:
@@ -278,20 +318,14 @@ def _prepare_one(recording: Recording, out: Path, config: ClipInput, detector: D
     done, problems = Prepared(recording), []
     voice, faces = f"sound/{recording.clip}.wav", f"faces/{recording.clip}.npy"
     try:
-        start = 0.0
-        if recording.sound is not None:
-            sound = read_sound(recording.sound)
-            if sound is not None:
-                start = middle(sound.seconds, config)
-                if not (out / voice).is_file():
-                    _write(out / voice, _wav(clip_samples(sound, config, sound.start + start), config.audio.rate))
-                done.sound = voice
+        sound = None if recording.sound is None else read_sound(recording.sound)
+        start = None if sound is None else middle(sound.seconds, config, sound.start)
+        if sound is not None:
+            if not (out / voice).is_file():
+                _write(out / voice, _wav(clip_samples(sound, config, start), config.audio.rate))
+            done.sound = voice
         if recording.film is not None and not (out / faces).is_file():
-            stretch = face_stretch(
-                choose_frames(video.decode(_film(recording.film), recording.film.name), config, start),
-                detector,
-                config.visual,
-            )
+            stretch = _face(recording.film, start, config, detector)
             if stretch is None:
                 problems.append("no face in any picture")
             else:
@@ -305,13 +339,23 @@ def _prepare_one(recording: Recording, out: Path, config: ClipInput, detector: D
     return done
 
 
-def middle(seconds: float, config: ClipInput) -> float:
-    """Where a stretch in the middle of a recording starts; 0 for one that is too short."""
-    return max(0.0, (seconds - config.seconds) / 2)
+def _face(source: Source, start: float | None, config: ClipInput, detector: Detector) -> FaceStretch | None:
+    """The face in a film from `start` on; None: in the middle of it, for films without sound."""
+    film = source if isinstance(source, Path) else source.read_bytes()
+    if start is None:
+        start = middle(video.probe(film, source.name).seconds, config)
+    return face_stretch(choose_frames(video.decode(film, source.name), config, start), detector, config.visual)
 
 
-def _film(source: Source) -> Path | bytes:
-    return source if isinstance(source, Path) else source.read_bytes()
+def middle(seconds: float, config: ClipInput, begin: float = 0.0) -> float:
+    """Where the stretch starts whose middle is that of a recording; 0 where that would be before the clip's start.
+
+    Args:
+        seconds: length of the recording.
+        config: length of the stretch.
+        begin: when the recording begins on the clip's clock, in seconds.
+    """
+    return max(0.0, begin + (seconds - config.seconds) / 2)
 
 
 def _wav(samples: np.ndarray, rate: int) -> bytes:

@@ -88,6 +88,7 @@ def load(
     seed: int = 0,
     relative: bool = False,
     frames: int = 4,
+    sound: bool = True,
 ) -> Samples:
     """The speech clips of one split.
 
@@ -102,6 +103,8 @@ def load(
         folds, seed: of "folds": how many, and how actors are dealt out.
         relative: give action units relative to the actor's own: less their mean over all clips of the actor, divided
             by their deviation. Uses no labels, but several clips of everyone who is judged.
+        sound: False for what is seen alone: sound is neither needed nor read, and of a trial's two films (with and
+            without sound) one is taken.
 
     Returns:
         Samples with "expression" targets in the order of `labels.RAVDESS`; `picture` gives a `clips.Clip`, `groups`
@@ -120,6 +123,9 @@ def load(
         table = action_units(root)[1]
         table = relative_to_actor(table) if relative else table
         entries = [replace(e, visual=_constant(table.get(_audio_name(e.clip)))) for e in entries]
+    if not sound:
+        seen_last = sorted(entries, key=lambda e: e.visual is not None)
+        entries = list({_audio_name(e.clip): e for e in seen_last}.values())
     chosen = split_actors({int(e.speaker) for e in entries}, scheme, fold, folds, seed)[split]
     entries = [e for e in entries if int(e.speaker) in chosen]
     which = scheme if scheme == "published" else f"{scheme}, fold {fold}"
@@ -128,7 +134,7 @@ def load(
         entries = borrowed.lend(entries, ferplus.load(root / FACES, "valid", protocol="majority"), RAVDESS, frames)
         what = "voice and face are different persons: faces borrowed from FER+, neutral ones for calm"
     protocol = f"{what}, {which} (actors {' '.join(map(str, sorted(chosen)))})"
-    return clips.samples(entries, "ravdess", split, RAVDESS, visual != "none", protocol)
+    return clips.samples(entries, "ravdess", split, RAVDESS, visual != "none", protocol, sound)
 
 
 def split_actors(
@@ -265,7 +271,7 @@ def _original_entry(root: Path, row: Annotation) -> Entry:
     trial = parse(clip)
 
     def crops() -> np.ndarray:
-        return np.load(faces, mmap_mode="r", allow_pickle=False)[..., ::-1]  # the original keeps blue first
+        return clips.read_crops(faces)[..., ::-1]  # the original keeps blue first
 
     return Entry(clip, RAVDESS[row.label], str(trial.actor), "", sound, crops)
 
