@@ -35,6 +35,8 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--model", required=True, metavar="NAME|FOLDER")
     _data(sub)
     _published(sub)
+    text = "BENet: also ask the person, background and fusion heads, for their figures and those of means of heads"
+    sub.add_argument("--heads", action="store_true", help=text)
     sub.add_argument("--batch", type=_positive, default=32, help="faces per forward pass; default: %(default)s")
     sub.add_argument("--device", default="cpu", help="cpu, cuda, mps ...; default: %(default)s")
     sub.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -98,6 +100,8 @@ def _data(sub: argparse.ArgumentParser) -> None:
 def _published(sub: argparse.ArgumentParser) -> None:
     text = "scenes: detect and match people as BENet's original does, faults included"
     sub.add_argument("--published", action="store_true", help=text)
+    text = "scenes: write BENet's score file there, all figures of its original's evaluation"
+    sub.add_argument("--scores", type=Path, metavar="FILE", help=text)
 
 
 if __name__ == "__main__":

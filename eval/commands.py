@@ -12,6 +12,7 @@ import numpy as np
 
 from emotion import datasets
 from emotion.cli.console import pairs, show, table
+from emotion.datasets.scenes import Scenes
 from emotion.errors import UserError
 from emotion.hub.provenance import commit, machine, versions
 from eval import bootstrap, clips, data, predictions, results, scene_predictions, scenes, scoring
@@ -30,8 +31,8 @@ def run(args: argparse.Namespace) -> int:
     model = hub.load(args.model, args.device)
     path = args.out / "predictions" / f"{_name(args, model.card.name)}.npz"
     if is_scenes:
-        found, speed = scene_predictions.predict(model, loaded, path, args.published, args.quiet)
-        tasks, about = scenes.score(found, loaded, args.published), scenes.info(loaded, args.published)
+        found, speed = scene_predictions.predict(model, loaded, path, args.published, args.quiet, args.heads)
+        tasks, about = _scenes(args, found, loaded)
     else:
         about = data.info(loaded)
         if clips.are_clips(loaded):
@@ -48,13 +49,24 @@ def score(args: argparse.Namespace) -> int:
     """`score`: a result file for predictions that another tool made."""
     loaded = data.load(args.dataset, args.data, args.split, args.option)
     if data.is_scenes(loaded, args):
-        found = scene_predictions.read(args.predictions, loaded)
-        tasks, about = scenes.score(found, loaded, args.published), scenes.info(loaded, args.published)
+        tasks, about = _scenes(args, scene_predictions.read(args.predictions, loaded), loaded)
     else:
         found = predictions.match(predictions.read(args.predictions), loaded, args.predictions)
         scorer = clips if clips.are_clips(loaded) else scoring
         tasks, about = scorer.score(found, loaded), data.info(loaded)
     return _finish(args, tasks, about, ModelInfo(args.name or args.predictions.stem), args.predictions, None)
+
+
+def _scenes(
+    args: argparse.Namespace, found: list[scenes.Found], loaded: Scenes
+) -> tuple[dict[str, TaskResult], DataInfo]:
+    """Figures of scenes; writes the score file where one is asked for."""
+    tasks = scenes.score(found, loaded, args.published)
+    if args.scores is not None:
+        from eval import score_file
+
+        results.replace_file(args.scores, score_file.text(found, loaded, args.published).encode())
+    return tasks, scenes.info(loaded, args.published)
 
 
 def _name(args: argparse.Namespace, model: str) -> str:
@@ -95,6 +107,7 @@ def _command(args: argparse.Namespace, model: str) -> str:
     """What reproduces the run, with folder names left out."""
     asked = f"--model {model}" if args.command == "run" else f"--predictions FILE --name {model}"
     options = "".join(f" --option {o}" for o in args.option) + (" --published" if args.published else "")
+    options += " --heads" if getattr(args, "heads", False) else ""
     return f"python -m eval {args.command} {asked} --dataset {args.dataset} --data DIR --split {args.split}{options}"
 
 

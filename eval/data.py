@@ -59,12 +59,13 @@ def is_scenes(loaded: Any, args: argparse.Namespace) -> bool:
     """Whether a reader gave scenes, not samples (faces or clips).
 
     Raises:
-        UserError: it gave nothing, or `--published` is asked of samples.
+        UserError: it gave nothing, or what only scenes have is asked of samples.
     """
     if not len(loaded):
         raise UserError(f"{args.dataset} {args.split} in {args.data} is empty")
-    if isinstance(loaded, Samples) and getattr(args, "published", False):
-        raise UserError(f"--published is for scenes; {args.dataset} holds faces")
+    asked = [option for option in ("published", "heads", "scores") if getattr(args, option, None)]
+    if isinstance(loaded, Samples) and asked:
+        raise UserError(f"--{asked[0]} is for scenes; {args.dataset} holds faces")
     return not isinstance(loaded, Samples)
 
 

@@ -21,6 +21,7 @@ from eval.metrics.detection_ap import detection_ap_core as detection
 from eval.metrics.emotic_map import emotic_map_core as emotions
 
 HEADS = ("bu", "pc", "context", "fusion")
+VECTORS = {"pc": "pc", "context": "bg", "fusion": "fusion"}  # heads that read crops or the background -> the model's
 MIXTURES = ("pc-bu", "pc-context", "bu-context", "pc-bu-context")
 
 
@@ -88,7 +89,8 @@ def evaluate(truth: Truth, outputs: Outputs, mode: str = "corrected") -> dict[st
         with_boxes = emotions.with_detections(wanted, given["bu"], detected[:, where], matches.detection_of, measure)
         tables |= {f"bu_{part}_{rows}": values for rows, values in with_boxes.items()}
         tables[f"bu_{part}_wo_det"] = measure(wanted, given["bu"])
-        tables |= _heads(part, wanted, given, measure, truth)
+        for head, rows in combined(given, truth.picture).items():
+            tables[f"{head}_{part}"] = measure(truth.of_picture(wanted) if head == "context" else wanted, rows)
     tables["det_recall"] = 100 * (matches.detection_of >= 0).sum(axis=0) / max(n, 1)
     return {"detection": detection.figures(matches), "emotion": tables}
 
@@ -97,17 +99,24 @@ def _percent(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
     return 100 * emotions.average_precision(labels, scores)
 
 
-def _heads(part: str, wanted: np.ndarray, given: dict[str, np.ndarray], measure: Any, truth: Truth) -> dict[str, Any]:
-    """Figures of the vector heads and of means of probabilities."""
-    out = {f"{head}_{part}": measure(wanted, given[head]) for head in ("pc", "fusion") if head in given}
-    if "context" in given:
-        out[f"context_{part}"] = measure(truth.of_picture(wanted), given["context"])
-        row = np.unique(truth.picture, return_inverse=True)[1]
-        given = {**given, "context": given.get("context_rep", given["context"][row])}
+def combined(scores: dict[str, np.ndarray], picture: np.ndarray) -> dict[str, np.ndarray]:
+    """The vector heads, and means of the heads' probabilities, as far as the heads are there.
+
+    Args:
+        scores: as of `Outputs`.
+        picture: as of `Truth`.
+
+    Returns:
+        Name -> [N, K]; "context" has one row per picture with people.
+    """
+    out = {head: scores[head] for head in VECTORS if head in scores}
+    if "context" in scores:
+        row = np.unique(picture, return_inverse=True)[1]
+        scores = {**scores, "context": scores.get("context_rep", scores["context"][row])}
     for mixture in MIXTURES:
         heads = mixture.split("-")
-        if all(h in given for h in heads):
-            out[f"{mixture}_{part}"] = measure(wanted, np.mean([given[h] for h in heads], axis=0))
+        if all(h in scores for h in heads):
+            out[mixture] = np.mean([scores[h] for h in heads], axis=0)
     return out
 
 
@@ -143,13 +152,10 @@ def collect(
             none = np.zeros((0, model.config.outputs))
             detections.append({"boxes": np.zeros((0, 4)), "scores": np.zeros(0), "emotions": none})
         rows = {"bu": decode.read_out(merged, frame, people)}
-        rows |= {head: merged[ours].cpu().numpy() for head, ours in _VECTORS.items() if ours in merged}
+        rows |= {head: merged[ours].cpu().numpy() for head, ours in VECTORS.items() if ours in merged}
         for head, values in rows.items():
             scores.setdefault(head, []).append(values)
     return Outputs(detections, {head: np.concatenate(values) for head, values in scores.items()})
-
-
-_VECTORS = {"pc": "pc", "context": "bg", "fusion": "fusion"}
 
 
 def _run(

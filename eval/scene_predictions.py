@@ -28,7 +28,7 @@ CHUNK = 16  # pictures per part that is kept on disk until the run is complete
 
 
 def predict(
-    model: Any, data: Scenes, out: Path, published: bool = False, quiet: bool = False
+    model: Any, data: Scenes, out: Path, published: bool = False, quiet: bool = False, heads: bool = False
 ) -> tuple[list[Found], float | None]:
     """What a scene model finds in every picture, and reads at annotated boxes where the data set has emotions.
 
@@ -40,24 +40,29 @@ def predict(
         out: the file; finished parts lie beside it until the run is complete.
         published: find people as BENet's original does.
         quiet: no progress bar.
+        heads: ask BENet's person, background and fusion heads, too.
 
     Returns:
         One per scene, and the pictures per second of what was computed now (None if nothing was).
 
     Raises:
-        UserError: the model does not read scenes.
+        UserError: the model does not read scenes, or has no such heads.
     """
     from emotion.models import benet_decode as decode
+    from eval import emotic
 
     if not isinstance(getattr(model.config, "input", None), decode.SceneInput):
         raise UserError(
             "this model does not read scenes; `python -m emotion models --method benet` lists those that do"
         )
-    about = origin(model, data) | {"published": published}
+    more = [head for head, ours in emotic.VECTORS.items() if heads and ours in model.config.heads]
+    if heads and not more:
+        raise UserError(f"this model has only the heads {', '.join(model.config.heads)}; leave out --heads")
+    about = origin(model, data) | {"published": published, "heads": more}
     parts, speed = in_parts(
         slices(len(data), CHUNK),
         out.with_suffix(".parts"),
-        compute=lambda rows: _read_rows(model, data.subset(np.array(rows)), published),
+        compute=lambda rows: _read_rows(model, data.subset(np.array(rows)), published, more),
         write=lambda part, path: write(part, about, path),
         read=lambda path, rows: read_own(path, about),
         title=f"{about['model']} on {data.dataset}",
@@ -69,22 +74,31 @@ def predict(
     return found, speed
 
 
-def _read_rows(model: Any, data: Scenes, published: bool) -> list[Found]:
+def _read_rows(model: Any, data: Scenes, published: bool, more: list[str]) -> list[Found]:
+    """What the model finds in every picture, and what its heads, "bu" and `more`, read of annotated people."""
     from emotion.models import benet_decode as decode
     from eval import emotic
 
     k = len(data.vocabulary) if model.config.labels == data.vocabulary else 0
     boxes = [s.boxes if k else s.boxes[:0] for s in data.scenes]
     options = decode.PUBLISHED if published else decode.DEFAULT
-    outputs = emotic.collect(model, map(data.picture, range(len(data))), boxes, options, heads=("det", "bu"))
-    ends = np.cumsum([len(b) for b in boxes])
+    asked = ["det", "bu", *(emotic.VECTORS[head] for head in more)]
+    outputs = emotic.collect(model, map(data.picture, range(len(data))), boxes, options, heads=asked)
+    heads = {}
+    for head in ("bu", *more):
+        values = outputs.scores.get(head, np.zeros((0, model.config.outputs)))  # none where nobody is
+        counts = [min(len(b), 1) if head == "context" else len(b) for b in boxes]
+        heads[head] = np.split(values, np.cumsum(counts)[:-1])
     out = []
-    for detections, own, end in zip(outputs.detections, boxes, ends):
-        read = outputs.scores["bu"][end - len(own) : end]
+    for i, detections in enumerate(outputs.detections):
+        read = heads["bu"][i]
         one = {key: detections[key] for key in ("boxes", "scores")} if "det" in model.config.heads else {}
         if k:
-            one |= {"people": read[:, :k]} | ({"emotions": detections["emotions"][:, :k]} if one else {})
-            one |= {"vad": read[:, k:]} if model.config.affect == VAD else {}
+            detected, with_vad = "boxes" in one, model.config.affect == VAD
+            one |= {"people": read[:, :k]} | ({"vad": read[:, k:]} if with_vad else {})
+            one |= {"emotions": detections["emotions"][:, :k]} if detected else {}
+            one |= {"detected vad": detections["emotions"][:, k:]} if detected and with_vad else {}
+            one |= {head: heads[head][i] for head in more}
         out.append(one)
     return out
 

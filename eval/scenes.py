@@ -19,7 +19,8 @@ from eval.results import DataInfo, Figure, TaskResult
 CORRECTED = "emotions at annotated boxes, people matched by IoU"
 PUBLISHED = "BENet's published mode (wrong IoU)"
 Found = dict[str, np.ndarray]  # of one picture: "boxes" [D, 4], "scores" [D], perhaps "emotions" [D, K]; of its people
-# "people" [P, K] and "vad" [P, 3], read at their annotated boxes
+# "people" [P, K] and "vad" [P, 3], read at their annotated boxes, "detected vad" [D, 3]; of BENet's other heads, with
+# emotions and VAD side by side: "pc" and "fusion" [P, K + 3], "context" [1, K + 3] or [0, K + 3] where nobody is
 
 
 def info(data: Scenes, published: bool = False) -> DataInfo:
@@ -164,6 +165,7 @@ def _emotions(found: list[Found], data: Scenes, matches: detection.Matches | Non
         annotated = emotic_map.rank(labels[known], scores[known])
     if matches is not None and any("emotions" in f for f in found):
         detected = _of_detected(found, labels, known, matches)
+    heads = _of_heads(found, labels, picture)
     if any("vad" in f for f in found):
         errors = np.abs(np.concatenate([f["vad"] for f in found if "vad" in f]) - vad)
         errors = errors if np.isfinite(errors).all(axis=1).any() else None  # the data set has no VAD
@@ -177,6 +179,8 @@ def _emotions(found: list[Found], data: Scenes, matches: detection.Matches | Non
         if detected is not None:
             each = emotic_map.of_ranking(detected, weights=often[known]).reshape(-1, labels.shape[1])
             out |= {"mAP detected": each.mean(), "mAP detected .5": each[0].mean()}
+        for name, (ranking, where) in heads.items():
+            out[f"mAP {name}"] = emotic_map.of_ranking(ranking, weights=weights[where]).mean()
         if errors is not None:
             there = np.isfinite(errors).all(axis=1)
             axes = often[there] @ errors[there] / max(often[there].sum(), 1)
@@ -202,3 +206,27 @@ def _of_detected(
     rows = np.vstack([emotions, np.zeros(labels.shape[1])])[matches.detection_of[known]]  # [P, T, K]
     wide = rows.reshape(len(rows), -1)
     return emotic_map.rank(np.tile(labels[known], rows.shape[1]), wide)
+
+
+def _of_heads(
+    found: list[Found], labels: np.ndarray, picture: np.ndarray
+) -> dict[str, tuple[emotic_map.Ranking, np.ndarray]]:
+    """BENet's other heads and means of heads, as far as they were asked: name -> ranking, and the picture of every row.
+
+    "context" is judged once per picture, by everything that anybody there feels.
+    """
+    from eval import emotic
+
+    keys = {"bu": "people"} | {head: head for head in emotic.VECTORS}
+    scores = {h: np.concatenate([f[key] for f in found]) for h, key in keys.items() if all(key in f for f in found)}
+    if not len(picture) or scores.keys() <= {"bu"}:
+        return {}
+    scores = {head: rows[:, : labels.shape[1]] for head, rows in scores.items()}
+    first = np.flatnonzero(np.diff(picture, prepend=-1))  # person of every picture that has any
+    of_person, of_picture = (labels, picture), (np.maximum.reduceat(labels, first), picture[first])
+    out = {}
+    for name, rows in emotic.combined(scores, picture).items():
+        wanted, where = of_picture if name == "context" else of_person
+        known = np.isfinite(wanted).all(axis=1)
+        out[name] = emotic_map.rank(wanted[known], rows[known]), where[known]
+    return out

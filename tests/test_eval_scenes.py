@@ -16,7 +16,7 @@ from emotion.errors import UserError
 from emotion.labels import EMOTIC, VAD
 from emotion.models import benet_decode as decode
 from emotion.models.benet import BENet, BENetConfig
-from eval import bootstrap, emotic, results, scene_predictions, scenes
+from eval import bootstrap, emotic, results, scene_predictions, scenes, score_file
 from eval.__main__ import main
 from eval.metrics.detection_ap import detection_ap_core as detection
 from eval.metrics.detection_ap.detection_ap_core import detection_ap
@@ -93,6 +93,75 @@ def test_figures_are_those_of_benets_evaluation(mode: str, checkpoint: Path, peo
     assert found == pytest.approx(expected["detection"]["AP"], abs=1e-9)
 
 
+@pytest.fixture(scope="module")
+def every_head(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained BENet with all heads."""
+    torch.manual_seed(1)
+    heads = ("det", "bu", "pc", "bg", "fusion")
+    model = BENet(BENetConfig(**TINY, heads=heads, labels=EMOTIC, affect=VAD)).eval()
+    folder = tmp_path_factory.mktemp("models") / "full"
+    hub.save(model, "benet", folder, hub.Card("benet.full", "MIT", True), "# Tiny\n")
+    return folder
+
+
+@pytest.mark.parametrize("mode", ["corrected", "published"])
+def test_every_head_and_the_score_file(mode: str, every_head: Path, people: Path, tmp_path: Path, monkeypatch) -> None:
+    """Person, background, fusion and means of heads: figures with intervals, and the file of the original."""
+    monkeypatch.setattr(scene_predictions, "CHUNK", 2)
+    more = ["--published"] if mode == "published" else []
+    file = tmp_path / "scores.txt"
+    assert run(every_head, "emotic", people, tmp_path, "--heads", "--scores", str(file), *more) == 0
+    data, model = datasets.reader("emotic").load(people, "test"), hub.load(every_head)
+    labels, vad = (np.concatenate(x) for x in zip(*map(data.targets, data.scenes)))
+    boxes = [s.boxes for s in data.scenes]
+    picture = np.repeat(np.arange(len(data)), [len(b) for b in boxes])
+    options = decode.PUBLISHED if more else decode.DEFAULT
+    outputs = emotic.collect(model, map(data.picture, range(len(data))), boxes, options)
+    truth = emotic.Truth(picture, np.concatenate(boxes), labels, vad, len(data))
+    expected = emotic.evaluate(truth, outputs, mode)
+    assert file.read_text() == emotic.scores_text(expected)
+    assert all(f"<{head.upper()}_C" in file.read_text() for head in ("pc", "context", "fusion", *emotic.MIXTURES))
+    (path,) = tmp_path.glob("*.json")
+    result = results.read(path)
+    metrics = result.tasks["emotions"].metrics
+    for head in ("pc", "context", "fusion", *emotic.MIXTURES):
+        figure = metrics[f"mAP {head}"]
+        assert figure.value == pytest.approx(expected["emotion"][f"{head}_cat"].mean() / 100, abs=1e-9)
+        assert figure.low <= figure.high and "--heads" in result.run.command
+    again = tmp_path / "again.txt"
+    kept = tmp_path / "predictions" / result.run.predictions
+    given = ["--dataset", "emotic", "--data", str(people), "--out", str(tmp_path), "--scores", str(again), *more]
+    assert main(["score", "--predictions", str(kept), "--name", "again", *given]) == 0
+    assert again.read_text() == file.read_text()
+
+
+def test_pictures_without_people_and_heads_that_are_not_there(every_head: Path, checkpoint: Path, people: Path) -> None:
+    data = datasets.reader("emotic").load(people, "test")
+    scene = data.scenes[1]
+    nobody = {"boxes": scene.boxes[:0], "labels": (), "vad": scene.vad[:0], "rows": scene.rows[:0]}
+    empty = dataclasses.replace(scene, crowd=scene.crowd[:0], people=(), **nobody)
+    data = dataclasses.replace(data, scenes=(empty, *data.scenes[1:3]))
+    out = people.parent / "few.npz"
+    found, _ = scene_predictions.predict(hub.load(every_head), data, out, quiet=True, heads=True)
+    assert [len(f["context"]) for f in found] == [0, 1, 1] and len(found[0]["pc"]) == len(found[0]["people"]) == 0
+    assert "mAP context" in scenes.score(found, data, draws=2)["emotions"].metrics
+    assert "<CONTEXT_CAT>" in score_file.text(found, data)
+    alone, _ = scene_predictions.predict(hub.load(every_head), data.subset([0]), out, quiet=True, heads=True)
+    assert alone[0]["fusion"].shape == found[1]["fusion"][:0].shape
+    with pytest.raises(UserError, match="only the heads det, bu; leave out --heads"):
+        scene_predictions.predict(hub.load(checkpoint), data, out, heads=True)
+
+
+def test_the_score_file_needs_emotions(checkpoint: Path, tmp_path: Path, capsys) -> None:
+    heco, file = datasets.reader("heco").fake(tmp_path / "heco"), tmp_path / "scores.txt"
+    assert run(checkpoint, "heco", heco, tmp_path, "--split", "train", "--scores", str(file)) == 2
+    assert "everybody's emotions" in capsys.readouterr().err and not file.exists()
+    faces = datasets.reader("diffusionfer").fake(tmp_path / "faces")
+    for option in (["--heads"], ["--scores", str(file)]):
+        assert run(checkpoint, "diffusionfer", faces, tmp_path, *option) == 2
+        assert f"{option[0]} is for scenes" in capsys.readouterr().err
+
+
 def test_a_stopped_run_goes_on(checkpoint: Path, people: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(scene_predictions, "CHUNK", 2)
     data, model = datasets.reader("emotic").load(people, "test"), hub.load(checkpoint)
@@ -117,9 +186,10 @@ def test_a_stopped_run_goes_on(checkpoint: Path, people: Path, tmp_path: Path, m
             np.testing.assert_array_equal(one[key], other[key])
 
 
-def test_a_detector_alone_and_other_emotions(checkpoint: Path, people: Path, tmp_path: Path, capsys) -> None:
+def test_a_detector_alone_and_other_emotions(checkpoint: Path, people: Path, tmp_path: Path, capsys, caplog) -> None:
     heco = datasets.reader("heco").fake(tmp_path / "heco")
     assert run(checkpoint, "heco", heco, tmp_path, "--split", "train") == 0
+    assert "odd annotations (1)" in caplog.text
     assert set(results.read(tmp_path / "benet.tiny--heco--train.json").tasks) == {"detection"}
     torch.manual_seed(0)
     model = BENet(BENetConfig(**TINY, heads=("bu",), labels=EMOTIC)).eval()
