@@ -29,6 +29,7 @@ from train.loop import Schedule, Stage
 from train.recipe import Recipe, parse, samples
 
 EPOCHS = {"shortest": TaskBatches, "longest": LongBatches}
+AUXILIARY = {"landmarks": ("landmarks_l1", -1), "voice": ("voice_auroc", 1)}  # figure, sign: larger is better
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,12 @@ class Options:
         temperature: of the soft labels.
         affect: loss on valence and arousal, see `hard_loss`.
         expression_weights, action_unit_weights: see `hard_loss`; () for none.
+        task_weights: of the tasks' losses against each other (the original's lambdas), 1 where not given; they are
+            divided by the sum over all heads.
         balance: raise the weight of tasks whose validation stands still.
         calibrate: fit temperatures on one random half of validation; all figures are then of the other half.
+        frozen_norm: keep the batch norms' statistics, of a pretrained face network: a teacher's batches hold the pictures
+            of one task, often of one data set, and statistics of such batches fit none when used for all.
         workers: processes that read pictures.
     """
 
@@ -77,8 +82,10 @@ class Options:
     affect: str = "ccc"
     expression_weights: tuple[float, ...] = ()
     action_unit_weights: tuple[float, ...] = ()
+    task_weights: dict[str, float] = field(default_factory=dict)
     balance: bool = True
     calibrate: bool = False
+    frozen_norm: bool = False
     workers: int = 0
 
     def weights(self, task: str) -> tuple[float, ...] | None:
@@ -161,7 +168,8 @@ class EMENetTrainee:
         self.model, self.train, self.valid = model, train, valid
         self.phases, self.options, self.augment, self.helpers = phases, options, augment, helpers
         self.tasks = [t for t in soft_labels.EMOTIONS if t in model.config.outputs]
-        self.balance = Balance(tuple(model.config.outputs))
+        self.balance = self._start_weights()
+        self.taught: dict[str, np.ndarray] | None = None  # see `truth`
         if not all(0 <= p.member < model.config.members for p in phases):
             raise UserError(f"a stage trains a member that the model lacks; it has {model.config.members}")
 
@@ -180,10 +188,19 @@ class EMENetTrainee:
         ]
 
     def begin(self, stage: Stage) -> None:
-        """Freeze the other members and weigh all tasks alike."""
+        """Freeze the other members and weigh the tasks as at first."""
         for index, member in enumerate(self.model.members):
             member.requires_grad_(index == stage.setting.member)
-        self.balance = Balance(self.balance.tasks)
+        self.balance = self._start_weights()
+
+    def _start_weights(self) -> Balance:
+        tasks, given = tuple(self.model.config.outputs), self.options.task_weights
+        if unknown := given.keys() - set(tasks):
+            raise UserError(f"task_weights: the model has no {', '.join(sorted(unknown))}; it has {', '.join(tasks)}")
+        balance = Balance(tasks, dict(given))
+        if min(balance.factors.values()) < 0 or not sum(balance.factors.values()):
+            raise UserError("task_weights must not be below 0, nor all 0")
+        return balance
 
     def batches(self, stage: Stage) -> DataLoader:
         """A student's shuffled clips, or a teacher's steps of one batch per task."""
@@ -207,8 +224,11 @@ class EMENetTrainee:
         """The teacher's or student's loss of the stage's member."""
         pictures, targets = batch
         self.model.eval()
-        self.model.members[stage.setting.member].train()
-        x = self.model.config.input.normalise(self.augment(pictures))
+        member = self.model.members[stage.setting.member].train()
+        for module in member.modules():
+            if self.options.frozen_norm and isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+        x = self.model.config.input.normalise(self.augment(pictures, self.options.frames))
         sound = targets.pop("sound", None)
 
         def forward(x: Tensor, sound: Tensor | None) -> dict[str, Tensor]:
@@ -230,9 +250,15 @@ class EMENetTrainee:
     def evaluate(self, model: nn.Module, stage: Stage) -> dict[str, float]:
         """Figures of the stage's member alone; the score is the sum of the tasks' totals."""
         logits = soft_labels.collect(model, self.valid, stage.setting.member)
-        found = calibrate.figures(model.decode(logits), soft_labels.truth(self.valid))
+        found = calibrate.figures(model.decode(logits), self.truth(next(model.parameters()).device))
         self._weigh(found)
         return found | {f"weight_{t}": w for t, w in self.balance.weights.items()}
+
+    def truth(self, device: torch.device) -> dict[str, np.ndarray]:
+        """Labels of the validation pictures, and what the auxiliary heads' teachers say of them; computed once."""
+        if self.taught is None:
+            self.taught = self.helpers.truth(self.valid, device)
+        return soft_labels.truth(self.valid) | self.taught
 
     def resume(self, rows: list[dict[str, float]]) -> None:
         """Weigh the tasks as the finished epochs of this stage did."""
@@ -240,8 +266,10 @@ class EMENetTrainee:
             self._weigh(row)
 
     def _weigh(self, figures: dict[str, float]) -> None:
+        totals = {t: figures[f"{t}_total"] for t in self.tasks if f"{t}_total" in figures}
+        totals |= {t: sign * figures[name] for t, (name, sign) in AUXILIARY.items() if name in figures}
         if self.options.balance:
-            self.balance.update({t: figures[f"{t}_total"] for t in self.tasks if f"{t}_total" in figures})
+            self.balance.update(totals)
 
 
 def build(
@@ -297,7 +325,7 @@ def report(trainee: EMENetTrainee, recipe: Recipe, command: str) -> tuple[hub.Ca
         model.with_time_axis("lanes")
     # figures of the weights as they are stored: half precision
     model.load_state_dict({k: v.half().float() if v.is_floating_point() else v for k, v in model.state_dict().items()})
-    logits, truth = soft_labels.collect(model, trainee.valid), soft_labels.truth(trainee.valid)
+    logits, truth = soft_labels.collect(model, trainee.valid), trainee.truth(torch.device("cpu"))
     where = ", ".join(dict.fromkeys(f"{p.dataset}/{p.split}" for p in trainee.valid.parts))
     lines: list[str] = []
     if trainee.options.calibrate:
