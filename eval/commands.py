@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from emotion import datasets
+from emotion import datasets, registry
 from emotion.cli.console import pairs, show, table
 from emotion.datasets.scenes import Scenes
 from emotion.errors import UserError
@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     loaded = data.load(args.dataset, args.data, args.split, args.option)
     is_scenes = data.is_scenes(loaded, args)
     model = hub.load(args.model, args.device)
-    path = args.out / "predictions" / f"{_name(args, model.card.name)}.npz"
+    path = args.out / "predictions" / f"{_name(args, model.card.name, model.card.sha256)}.npz"
     if is_scenes:
         found, speed = scene_predictions.predict(model, loaded, path, args.published, args.quiet, args.heads)
         tasks, about = _scenes(args, found, loaded)
@@ -69,10 +69,27 @@ def _scenes(
     return tasks, scenes.info(loaded, args.published)
 
 
-def _name(args: argparse.Namespace, model: str) -> str:
-    """Files of one run: model, data set, split and the options that choose other samples or figures."""
+def _name(args: argparse.Namespace, model: str, sha256: str = "") -> str:
+    """Files of one run: model, data set, split and the options that choose other samples or figures.
+
+    A model's name stands for the weights that the registry knows by it, else for those that were measured first. Other
+    weights of that name add their checksum, so that they overwrite nothing.
+    """
     parts = [args.split, *args.option] + (["published"] if getattr(args, "published", False) else [])
-    return results.file_name(model, args.dataset, " ".join(parts))
+    plain = results.file_name(model, args.dataset, " ".join(parts))
+    entry = registry.entries().get(model)
+    known = (entry.sha256 if entry else "") or _measured(args.out / f"{plain}.json")
+    if not sha256 or known in ("", sha256):
+        return plain
+    return results.file_name(f"{model}-{sha256[:8]}", args.dataset, " ".join(parts))
+
+
+def _measured(path: Path) -> str:
+    """SHA-256 of the weights that a result is of; "" without one."""
+    try:
+        return results.read(path).model.sha256 if path.is_file() else ""
+    except UserError:
+        return ""
 
 
 def _finish(
@@ -83,8 +100,9 @@ def _finish(
     path: Path | None,
     speed: float | None,
 ) -> int:
+    foreign = model.weights == "own" and model.name in registry.entries()  # the name alone would load others
     about = RunInfo(
-        command=_command(args, model.name),
+        command=_command(args, f"{model.name}/" if foreign else model.name),
         date=datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
         commit=commit(),
         versions=versions(),
@@ -96,7 +114,7 @@ def _finish(
         unit="sample" if asked.groups is None else "group",
     )
     result = Result(model, asked, tasks, about)
-    file = args.out / f"{_name(args, model.name)}.json"
+    file = args.out / f"{_name(args, model.name, model.sha256)}.json"
     results.write(result, file)
     _print(result)
     show("", f"Written to {file}")
@@ -149,7 +167,7 @@ def compare(args: argparse.Namespace) -> int:
         corrected = bootstrap.holm([t["p"] for t in found.values()])
         rows = table(task.replace("_", " "), "A", "B", "A - B", "95 % interval", "p", "p (Holm)")
         for (metric, t), p in zip(found.items(), corrected):
-            limits = f"{t['low']:+.4f} to {t['high']:+.4f}"
+            limits = "" if np.isnan(t["low"]) else f"{t['low']:+.4f} to {t['high']:+.4f}"
             values = (f"{t['a']:.4f}", f"{t['b']:.4f}", f"{t['difference']:+.4f}")
             rows.add_row(metric, *values, limits, f"{t['p']:.4f}", f"{p:.4f}")
         order = np.argsort(-differing[task], kind="stable")[:DIFFERING]
@@ -159,11 +177,17 @@ def compare(args: argparse.Namespace) -> int:
 
 
 def _predictions(args: argparse.Namespace, given: str) -> Path:
-    """A predictions file, by path or by the name of a model that was run."""
+    """A predictions file, by path, or by the name or the folder of a model that was run."""
     path = Path(given)
     if path.is_file():
         return path
-    path = args.out / "predictions" / f"{_name(args, given)}.npz"
+    name, sha256 = given, ""
+    if path.is_dir():
+        from emotion import hub
+
+        card = hub.load(path).card
+        name, sha256 = card.name, card.sha256
+    path = args.out / "predictions" / f"{_name(args, name, sha256)}.npz"
     if not path.is_file():
         raise UserError(
             f"no predictions {path}; make them: python -m eval run --model {given} --dataset {args.dataset}"

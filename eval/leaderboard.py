@@ -163,8 +163,10 @@ def _key(table: Table) -> tuple[str, ...]:
 
 def _row(result: Result, task: str) -> Row:
     model, run, found = result.model, result.run, result.tasks[task]
+    entry = registry.entries().get(model.name)
+    foreign = entry is not None and "" not in (entry.sha256, model.sha256) and entry.sha256 != model.sha256
     return Row(
-        model=model.name,
+        model=f"{model.name} ({model.sha256[:8]})" if foreign else model.name,
         measured=True,
         figures=found.metrics | {name: Figure(value) for name, value in found.calibration.items()},
         origin=f"{run.date}, commit {run.commit}",

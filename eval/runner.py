@@ -37,13 +37,14 @@ def check(model: nn.Module) -> None:
 def describe(model: nn.Module) -> ModelInfo:
     """Who answers, with size and licence; `model.card` must be there."""
     card, entry = model.card, registry.entries().get(model.card.name)
+    own = entry is None or entry.sha256 not in ("", card.sha256)
     return ModelInfo(
         name=card.name,
         sha256=card.sha256,
         parameters=sum(p.numel() for p in model.parameters()),
         multiply_adds=multiply_adds(model),
         licence=card.licence,
-        weights="own" if entry is None else "bundled" if entry.bundled else "to import",
+        weights="own" if own else "bundled" if entry.bundled else "to import",
     )
 
 

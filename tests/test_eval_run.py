@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from emotion import datasets, hub
+from emotion import datasets, hub, registry
 from emotion.datasets import Samples
 from emotion.labels import FERPLUS
 from emotion.models import emenet, esr
@@ -92,6 +92,43 @@ def test_run_refuses_what_does_not_fit(checkpoint: Path, faces: Path, tmp_path: 
     assert main(["run", "--model", str(checkpoint), *given]) == 2
     assert "does not read scenes" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_other_weights_of_one_name(checkpoint: Path, faces: Path, tmp_path: Path, capsys) -> None:
+    """They overwrite nothing, are not taken for the registry's, and are compared by their folders."""
+    model = hub.load(checkpoint)
+    with torch.no_grad():
+        for values in model.parameters():
+            values.mul_(1.3)
+    other, odd = tmp_path / "other", tmp_path / "odd"
+    sha = hub.save(model, "esr", other, hub.Card("esr.tiny", "MIT", True), "").sha256[:8]
+    odd_sha = hub.save(model, "esr", odd, hub.Card(registry.DEFAULT, "MIT", True), "").sha256[:8]
+    out = tmp_path / "out"
+    for folder in (checkpoint, other, odd, checkpoint, other):
+        assert run(folder, faces, out) == 0
+    end = "--ferplus--test"
+    names = {path.stem for path in out.glob("*.json")}
+    assert names == {f"esr.tiny{end}", f"esr.tiny-{sha}{end}", f"{registry.DEFAULT}-{odd_sha}{end}"}
+    found = {name: results.read(out / f"{name}.json") for name in names}
+    assert found[f"esr.tiny{end}"].model.sha256 == hub.load(checkpoint).card.sha256
+    assert {row.model.weights for row in found.values()} == {"own"}
+    assert f"--model {registry.DEFAULT}/ " in found[f"{registry.DEFAULT}-{odd_sha}{end}"].run.command
+    capsys.readouterr()
+    given = ["--dataset", "ferplus", "--data", str(faces), "--out", str(out)]
+    files = [str(out / "predictions" / f"{name}{end}.npz") for name in ("esr.tiny", f"esr.tiny-{sha}")]
+    assert main(["compare", str(checkpoint), str(other), *given]) == 0
+    by_folder = capsys.readouterr().out.splitlines()[1:]
+    assert main(["compare", *files, *given]) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == by_folder
+    assert main(["leaderboard", "--track", "expression", "--format", "md", "--results", str(out)]) == 0
+    assert f"{registry.DEFAULT} ({odd_sha})" in capsys.readouterr().out
+
+
+def test_only_the_registrys_weights_are_called_bundled() -> None:
+    model = hub.load(registry.DEFAULT)
+    assert runner.describe(model).weights == "bundled"
+    model.card = dataclasses.replace(model.card, sha256="0" * 64)
+    assert runner.describe(model).weights == "own"
 
 
 def test_dropout_at_prediction_time_is_a_model_of_its_own(
