@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torchvision.transforms.functional import adjust_brightness, adjust_contrast, adjust_saturation
 
 from emotion import hub
 from emotion.datasets import affwild2, ferplus
@@ -16,10 +17,13 @@ from emotion.errors import UserError
 from emotion.labels import FERPLUS
 from emotion.models import emenet
 from emotion.models.base import FaceInput
+from emotion.models.marblenet import VOICE, MarbleNet, MarbleNetConfig
 from emotion.models.mobilefacenet import MobileFaceNet, MobileFaceNetConfig
+from emotion.outputs import Task
 from train import calibrate, loop, soft_labels
 from train import recipe as recipes
 from train.__main__ import main
+from train.augment import Augment, recolour
 from train.emenet import build
 from train.emenet_data import LongBatches
 from train.emenet_losses import Balance, bin_loss, ccc_loss
@@ -134,6 +138,71 @@ def test_soft_labels_by_command_teach_as_their_ensemble_does(teacher, data, tmp_
         build(recipe, folders, None, str(file))
 
 
+def test_auxiliary_heads_are_judged_by_their_teachers(data, tmp_path):
+    path = write(tmp_path, sound=True)
+    path.write_text(path.read_text().replace("sound: true", "sound: true, voice: true, landmarks: 5"))
+    face = MobileFaceNet(MobileFaceNetConfig(input=FaceInput(size=(32, 32)), labels=(), landmarks=5)).eval()
+    voice = MarbleNet(MarbleNetConfig()).eval()
+    for kind, network in (("mobilefacenet", face), ("marblenet", voice)):
+        hub.save(network, kind, tmp_path / kind, hub.Card(f"{kind}.test", "MIT", True), "")
+    given = f"{tmp_path / 'mobilefacenet'},{tmp_path / 'marblenet'}"
+    trainee = build(recipes.load(str(path)), {"affwild2": data}, given)
+    truth, rows = trainee.truth(torch.device("cpu")), [0, len(trainee.valid.ids) - 1]
+    x, _ = trainee.valid.inputs(rows)
+    with torch.inference_mode():
+        np.testing.assert_allclose(truth["landmarks"][rows], face(x)["landmarks"], atol=1e-5)
+    assert truth["voice"].shape == (len(trainee.valid.ids), 2)
+    found = trainee.evaluate(trainee.model, trainee.stages()[1])
+    said = soft_labels.collect(trainee.model, trainee.valid, 1)["landmarks"][0]
+    assert found["landmarks_l1"] == pytest.approx(np.abs(said.numpy() - truth["landmarks"]).mean(), rel=1e-4)
+
+    speech = np.array([[2.0, 1.0], [0.0, 1.0], [1.0, 3.0]])
+    heard = Task("categorical", VOICE, np.array([[0.6, 0.4], [0.7, 0.3], [0.1, 0.9]]))
+    assert calibrate.figures({"voice": heard}, {"voice": speech})["voice_auroc"] == 0.5
+    assert "voice_auroc" not in calibrate.figures({"voice": heard}, {"voice": speech[1:].repeat(2, 0)[:3]})
+    trainee.balance = trainee._start_weights()
+    for _ in range(4):  # nothing improves after the first epoch
+        trainee._weigh({"expression_total": 1.0, "landmarks_l1": 0.1, "voice_auroc": 0.5})
+    assert trainee.balance.waiting == {"expression": 3, "landmarks": 3, "voice": 3}
+
+
+def test_tasks_start_with_the_weights_of_the_recipe(data, tmp_path):
+    path = write(tmp_path)
+    text = path.read_text()
+    path.write_text(text + "task_weights: {expression: 3}\n")
+    trainee = build(recipes.load(str(path)), {"affwild2": data}, None)
+    trainee.balance.factors["expression"] = 9.0
+    trainee.begin(trainee.stages()[0])
+    assert trainee.balance.weights == {"expression": 0.75, "valence_arousal": 0.25}
+    for wrong, message in (("{landmarks: 1}", "has no landmarks"), ("{expression: -1}", "below 0")):
+        path.write_text(text + f"task_weights: {wrong}\n")
+        with pytest.raises(UserError, match=message):
+            build(recipes.load(str(path)), {"affwild2": data}, None)
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_colours_vary_as_in_the_paper(order):
+    x = torch.randint(0, 256, (2, 3, 8, 8), generator=torch.Generator().manual_seed(0)).float()
+    factors = torch.tensor([[1.3, 0.7, 1.2], [0.8, 1.3, 0.7]])
+    ours = recolour(x, factors, torch.tensor([order, order]))
+    for face, factor, got in zip(x, factors.tolist(), ours):
+        wanted = face / 255
+        for kind in order:
+            wanted = (adjust_brightness, adjust_contrast, adjust_saturation)[kind](wanted, factor[kind])
+        torch.testing.assert_close(got, wanted * 255, atol=0.2, rtol=0)
+
+
+def test_a_clip_can_be_varied_as_a_whole():
+    torch.manual_seed(0)
+    face = torch.randint(0, 256, (1, 3, 16, 16)).float()
+    how = Augment(0.5, 10, 0.1, (0.9, 1.1), 0.3, 0.5, saturation=0.3)
+    for clips in (True, False):
+        varied = replace(how, clips=clips)(face.expand(12, -1, -1, -1), frames=3).unflatten(0, (4, 3))
+        same = [torch.equal(a, b) for clip in varied for a, b in itertools.pairwise(clip)]
+        assert all(same) if clips else not any(same)
+        assert not torch.equal(varied[0], varied[1])
+
+
 def test_one_stage_trains_one_member_and_soft_labels_are_the_mean(teacher, data, tmp_path):
     recipe = recipes.load(str(write(tmp_path, distill=True)))
     trainee = build(recipe, {"affwild2": data}, str(teacher))
@@ -172,6 +241,8 @@ def test_recipes_are_complete():
         recipe = recipes.load(name)
         hub.build(recipe.method, recipe.rest["model"])
         assert bool(recipe.rest.get("distill")) == name.endswith("student")
+        if "open" not in name:
+            assert recipe.rest["augment"] == {"jitter": 0.3, "saturation": 0.3, "flip": 0.5}
 
 
 def test_a_resumed_training_weighs_the_tasks_as_before(data, tmp_path, monkeypatch):

@@ -22,6 +22,8 @@ class Augment:
         jitter: brightness and contrast are multiplied by 1 - jitter ... 1 + jitter.
         erase: probability of covering a rectangle of 2 to 20 % of the area with a random grey.
         fill: what lies outside the picture: "zeros" (black) or "border".
+        saturation: multiplied by 1 - saturation ... 1 + saturation; it, brightness and contrast then come in any order.
+        clips: vary all frames of a clip alike, instead of each on its own.
     """
 
     flip: float = 0.0
@@ -31,41 +33,85 @@ class Augment:
     jitter: float = 0.0
     erase: float = 0.0
     fill: str = "zeros"
+    saturation: float = 0.0
+    clips: bool = False
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Vary faces [N, C, H, W] with levels 0 to 255 (uint8 or float); returns float32 of the same shape."""
-        x = self._colour(x.float())
-        return self._erase(self._warp(x))
+    def __call__(self, x: Tensor, frames: int = 1) -> Tensor:
+        """Vary faces [N, C, H, W] with levels 0 to 255 (uint8 or float); returns float32 of the same shape.
 
-    def _colour(self, x: Tensor) -> Tensor:
+        Args:
+            x: `frames` pictures of every clip, one clip after the other.
+            frames: of a clip.
+        """
+        alike = frames if self.clips else 1
+        x = self._colour(x.float(), alike)
+        return self._erase(self._warp(x, alike), alike)
+
+    def _colour(self, x: Tensor, alike: int) -> Tensor:
+        first = x[::alike]
+        if self.saturation:
+            strengths = (self.jitter, self.jitter, self.saturation)
+            factors = torch.stack([_uniform(first, 1 - s, 1 + s).flatten() for s in strengths], dim=1)
+            order = torch.rand(len(first), 3, device=x.device).argsort(dim=1)
+            return recolour(x, factors.repeat_interleave(alike, 0), order.repeat_interleave(alike, 0))
         if not self.jitter:
             return x
-        brightness, contrast = (_uniform(x, 1 - self.jitter, 1 + self.jitter) for _ in range(2))
+        drawn = (_uniform(first, 1 - self.jitter, 1 + self.jitter) for _ in range(2))
+        brightness, contrast = (factor.repeat_interleave(alike, 0) for factor in drawn)
         bright = (x * brightness).clamp(0, 255)
         mean = bright.mean(dim=(1, 2, 3), keepdim=True)
         return ((bright - mean) * contrast + mean).clamp(0, 255)
 
-    def _warp(self, x: Tensor) -> Tensor:
-        angle = _uniform(x, -self.rotate, self.rotate).flatten() * math.pi / 180
-        zoom = 1 / _uniform(x, *self.scale).flatten()
-        mirror = 1 - 2 * (torch.rand(len(x), device=x.device) < self.flip).float()
-        shift = (torch.rand(len(x), 2, device=x.device) * 2 - 1) * 2 * self.shift
+    def _warp(self, x: Tensor, alike: int) -> Tensor:
+        first = x[::alike]
+        angle = _uniform(first, -self.rotate, self.rotate).flatten() * math.pi / 180
+        zoom = 1 / _uniform(first, *self.scale).flatten()
+        mirror = 1 - 2 * (torch.rand(len(first), device=x.device) < self.flip).float()
+        shift = (torch.rand(len(first), 2, device=x.device) * 2 - 1) * 2 * self.shift
         cos, sin = zoom * angle.cos(), zoom * angle.sin()
         rows = torch.stack([cos * mirror, -sin, shift[:, 0], sin * mirror, cos, shift[:, 1]], dim=1)
+        rows = rows.repeat_interleave(alike, 0)
         grid = F.affine_grid(rows.view(-1, 2, 3), list(x.shape), align_corners=False)
         return F.grid_sample(x, grid, padding_mode=self.fill, align_corners=False)
 
-    def _erase(self, x: Tensor) -> Tensor:
+    def _erase(self, x: Tensor, alike: int) -> Tensor:
         if not self.erase:
             return x
-        n, _, height, width = x.shape
+        first = x[::alike]
+        n, _, height, width = first.shape
         area, ratio = torch.empty(n, 2).uniform_(0.02, 0.2)[:, 0], torch.empty(n).uniform_(-1, 1).exp()
         tall, wide = (area * ratio).sqrt().clamp(max=1) * height, (area / ratio).sqrt().clamp(max=1) * width
         top, left = torch.rand(n) * (height - tall), torch.rand(n) * (width - wide)
         y, xs = torch.arange(height).view(1, -1, 1), torch.arange(width).view(1, 1, -1)
         inside = (y >= _cell(top)) & (y < _cell(top + tall)) & (xs >= _cell(left)) & (xs < _cell(left + wide))
         inside &= (torch.rand(n) < self.erase).view(-1, 1, 1)
-        return torch.where(inside.unsqueeze(1).to(x.device), _uniform(x, 0, 255), x)
+        inside, grey = (t.repeat_interleave(alike, 0) for t in (inside, _uniform(first, 0, 255)))
+        return torch.where(inside.unsqueeze(1).to(x.device), grey, x)
+
+
+def recolour(x: Tensor, factors: Tensor, order: Tensor) -> Tensor:
+    """Multiply brightness, contrast and saturation of faces, each in an order of its own.
+
+    As Pillow's enhancers do: away from black, from the picture's mean grey level and from its grey version.
+
+    Args:
+        x: [N, C, H, W], grey or red, green and blue, levels 0 to 255.
+        factors: [N, 3], of brightness, contrast and saturation.
+        order: int [N, 3], which of the three comes first, second and third.
+    """
+    away_from = (torch.zeros_like, lambda face: _grey(face).mean(dim=(2, 3), keepdim=True), _grey)
+    x = x.clone()
+    for step in order.unbind(1):
+        for kind, start in enumerate(away_from):
+            rows = step == kind
+            base = start(x[rows])
+            x[rows] = (base + factors[rows, kind].view(-1, 1, 1, 1) * (x[rows] - base)).clamp(0, 255)
+    return x
+
+
+def _grey(x: Tensor) -> Tensor:
+    """Brightness of faces, [N, 1, H, W] (ITU-R BT.601)."""
+    return x if x.shape[1] == 1 else (x * x.new_tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(dim=1, keepdim=True)
 
 
 def mixup(x: Tensor, targets: Tensor, alpha: float, probability: float = 1.0) -> tuple[Tensor, Tensor]:

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from emotion.models.emenet import Temperature, probabilities
+from emotion.models.marblenet import VOICE
 from emotion.outputs import Task
 from eval.metrics.calibration import calibration_core as core
+from eval.metrics.risk_coverage.risk_coverage_core import auroc
 from train import fg2020
 
 Truth = dict[str, np.ndarray]
@@ -19,9 +21,12 @@ Truth = dict[str, np.ndarray]
 def figures(tasks: dict[str, Task], truth: Truth) -> dict[str, float]:
     """Accuracy figures as `train.fg2020.figures`, one total per task, and NLL and ECE of expression and action units.
 
+    Against the answers of the auxiliary heads' teachers: mean absolute error of the landmarks, as a part of the face's
+    side, and the area under the ROC curve with which speech is found (absent where the teacher hears one kind only).
+
     Args:
         tasks: decoded predictions of N faces.
-        truth: targets [N, K], NaN where unlabelled.
+        truth: targets [N, K], NaN where unlabelled; "landmarks" and "voice" are the teachers', see `Helpers.truth`.
     """
     out = fg2020.figures(tasks, truth)
     if "valence_arousal" in truth:
@@ -37,6 +42,12 @@ def figures(tasks: dict[str, Task], truth: Truth) -> dict[str, float]:
         p, y = tasks["action_units"].values, truth["action_units"]
         out["action_units_nll"] = float(np.nanmean(core.nll_labels(p, y)))
         out["action_units_ece"] = core.calibration(p, y)["ece"]
+    if "landmarks" in truth:
+        out["landmarks_l1"] = float(np.abs(tasks["landmarks"].values - truth["landmarks"]).mean())
+    if "voice" in truth:
+        speech = VOICE.index("speech")
+        found = auroc(tasks["voice"].values[:, speech], truth["voice"].argmax(axis=1) == speech)
+        out |= {} if np.isnan(found) else {"voice_auroc": found}
     return out
 
 

@@ -24,7 +24,7 @@ from emotion.errors import UserError
 from emotion.labels import index_map
 from emotion.models.emenet import EMENet, Temperature, probabilities
 from emotion.outputs import write_file
-from eval.predictions import DAMAGED, read_arrays, write_arrays
+from eval.arrays import DAMAGED, read_arrays, write_arrays
 from train import recipe as recipes
 from train.emenet_data import Clips, cutter
 
