@@ -2,8 +2,8 @@
 
 A MobileFaceNet (and, in the VA variant, a MarbleNet on 0.63 s of sound around each frame) feeds one small recurrent
 head per task. A checkpoint holds one network or a deep ensemble of them, so all logits carry the members in front:
-[M, N, ...]. Members run one after another over the whole batch: on one core that beat grouped convolutions (as fast
-for one face, 1.8 times slower for eight) and torch.vmap (1.6 and 2.7 times slower), with equal results.
+[M, N, ...]. Members run one after another over the whole batch: stacked into one network by torch.vmap they give the
+same and take 1.7 times as long for one face and twice as long for eight (`python -m tests.benchmark_members`).
 """
 
 from __future__ import annotations
