@@ -257,6 +257,8 @@ def push(
     private: bool = False,
     only: bool = False,
     token: str | bool | None = None,
+    branch: str | None = None,
+    create_pr: bool = False,
 ) -> str:
     """Send files to a repository in one commit; the repository is made if there is none.
 
@@ -268,6 +270,8 @@ def push(
         private: make a new repository private; one that exists must be private already.
         only: delete what the repository holds beside `files`.
         token: instead of HF_TOKEN or the one stored on logging in.
+        branch: instead of the default one; made if there is none.
+        create_pr: propose the commit to the repository's owners instead of changing a branch.
 
     Returns:
         The commit's address.
@@ -279,9 +283,11 @@ def push(
 
     if not re.fullmatch(NAME, id) or "@" in id:
         raise UserError(f"{id!r} is no name of a repository; write OWNER/NAME")
+    if branch and create_pr:
+        raise UserError("a pull request has a branch of its own; give branch or create_pr, not both")
     id, kind = id.removeprefix("hf://"), "space" if sdk else "model"
     api = HfApi(token=token, library_name="emotion", library_version=__version__)
-    with explained("publish to", Repo(id)):
+    with explained("publish to", Repo(id, branch)), sensible():
         api.create_repo(id, repo_type=kind, space_sdk=sdk, private=private or None, exist_ok=True)
         if private and not api.repo_info(id, repo_type=kind).private:
             raise UserError(f"{id} exists and is public; make it private in its settings, or leave --private away")
@@ -292,4 +298,7 @@ def push(
         if only:
             others = set(api.list_repo_files(id, repo_type=kind)) - files.keys() - {".gitattributes"}
             sent += [CommitOperationDelete(path) for path in sorted(others)]
-        return str(api.create_commit(id, sent, commit_message=message, repo_type=kind).commit_url)
+        if branch:
+            api.create_branch(id, branch=branch, repo_type=kind, exist_ok=True)
+        options = {"repo_type": kind, "revision": branch, "create_pr": create_pr}
+        return str(api.create_commit(id, sent, commit_message=message, **options).commit_url)

@@ -36,6 +36,7 @@ class Repository:
     gated: bool = False
     sdk: str | None = None
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    messages: dict[str, str] = field(default_factory=dict)
     refs: dict[str, str] = field(default_factory=dict)
 
     def commit(self, files: dict[str, bytes], branch: str = "main") -> str:
@@ -149,6 +150,7 @@ class Handler(BaseHTTPRequestHandler):
         ("POST", r"/api/(model|space)s/([^/]+/[^/]+)/preupload/([^/]+)", "preupload"),
         ("POST", r"/(spaces/)?([^/]+/[^/]+)\.git/info/lfs/objects/batch", "batch"),
         ("PUT", r"/storage/([0-9a-f]{64})", "store"),
+        ("POST", r"/api/(model|space)s/([^/]+/[^/]+)/branch/([^/]+)", "branch"),
         ("POST", r"/api/(model|space)s/([^/]+/[^/]+)/commit/([^/]+)", "commit"),
     )
 
@@ -340,6 +342,13 @@ class Handler(BaseHTTPRequestHandler):
         self.hub.large[oid] = self.content
         self.send(b"")
 
+    def branch(self, kind: str, name: str, branch: str) -> None:
+        repository = self.opened(kind, name, write=True)
+        if branch in repository.refs:
+            raise Refusal(409, message="Reference already exists")
+        repository.refs[branch] = repository.refs["main"]
+        self.send_json({})
+
     def commit(self, kind: str, name: str, revision: str) -> None:
         repository = self.opened(kind, name, write=True)
         files = dict(self.revision(repository, revision)[1])
@@ -351,6 +360,10 @@ class Handler(BaseHTTPRequestHandler):
                 files[value["path"]] = self.hub.large[value["oid"]]
             elif line["key"] == "deletedFile":
                 del files[value["path"]]
-        oid = repository.commit(files, revision)
-        url = f"{self.hub.url}/{'spaces/' if kind == 'space' else ''}{name}/commit/{oid}"
-        self.send_json({"success": True, "commitOid": oid, "commitUrl": url})
+        request = f"refs/pr/{len(repository.commits)}" if "create_pr" in self.query else None
+        oid = repository.commit(files, request or revision)
+        repository.messages[oid] = json.loads(self.content.splitlines()[0])["value"]["summary"]
+        place = f"{self.hub.url}/{'spaces/' if kind == 'space' else ''}{name}"
+        told = {"success": True, "commitOid": oid, "commitUrl": f"{place}/commit/{oid}"}
+        opened = {"pullRequestUrl": f"{place}/discussions/{request.split('/')[-1]}"} if request else {}
+        self.send_json(told | opened)

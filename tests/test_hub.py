@@ -129,6 +129,7 @@ BAD = {
     "config cut off": (cut(hub.CONFIG, 100), r"cannot read .*config\.json"),
     "config not JSON": (lambda f: (f / hub.CONFIG).write_bytes(b"\xff\xfe\x00"), r"cannot read .*config\.json"),
     "config nested without end": (lambda f: (f / hub.CONFIG).write_text("[" * 100_000), r"cannot read .*config\.json"),
+    "config of absurd size": (lambda f: (f / hub.CONFIG).write_text(" " * 2_000_000 + "{}"), "more than 1 MB"),
     "config a list": (lambda f: (f / hub.CONFIG).write_text("[]"), "has schema None"),
     "other schema": (edit(schema="emotion-checkpoint/9"), "has schema 'emotion-checkpoint/9'"),
     "field missing": (edit(card=None), "lacks card"),
@@ -157,6 +158,10 @@ BAD = {
     "tensor misshapen": (
         weights(lambda t: {**t, "base.0.conv.bias": torch.ones(3)}),
         r"base\.0\.conv\.bias is \(3,\), expected \(32,\)",
+    ),
+    "negative variance": (
+        weights(lambda t: {**t, "base.0.bn.running_var": -t["base.0.bn.running_var"]}),
+        "1 tensors negative: base.0.bn.running_var",
     ),
     "NaN": (weights(lambda t: {**t, "base.0.conv.bias": torch.full((32,), torch.nan)}), "not finite: base.0.conv.bias"),
 }

@@ -224,11 +224,16 @@ def test_evaluations_of_these_weights_are_the_cards_figures(
     card = ModelCard(text)
     found = {(r.dataset_name, r.dataset_split, r.metric_type): r.metric_value for r in card.data.eval_results}
     expected = {
-        (document["data"]["name"], document["data"]["split"], metric): figure["value"]
+        (document["data"]["name"], document["data"]["split"], metric): round(figure["value"], 6)
         for task in document["tasks"].values()
         for metric, figure in task["metrics"].items()
     }
     assert found == expected and "interval95" in text
+    other = document["data"] | {"protocol": "another"}
+    (tmp_path / "again.json").write_text(json.dumps(json.loads((tmp_path / "mine.json").read_text()) | {"data": other}))
+    both = ModelCard(publishing.contents(folder, "me/tiny", tmp_path)[hub.CARD].decode()).data.eval_results
+    assert {r.dataset_config for r in both} == {document["data"]["protocol"], "another"}
+    assert len({r.unique_identifier for r in both}) == 2 * len({r.unique_identifier for r in card.data.eval_results})
     (tmp_path / "other.json").write_text("{}")
     assert main([*command, str(tmp_path)]) == 2 and "other.json" in capsys.readouterr().err
     assert main([*command, str(tmp_path / "nowhere")]) == 2 and "no folder of results" in capsys.readouterr().err
@@ -259,7 +264,47 @@ def test_licences(licence: str, fields: dict[str, str]) -> None:
     assert "no-commercial-use" in head["tags"]
 
 
-@pytest.mark.parametrize("licence", ["", " ", "unknown", "no licence text with the released weights", "None"])
+LICENCES = (
+    *(
+        "MIT",
+        "Apache-2.0",
+        "Unlicense",
+        "CC0-1.0",
+        "CC BY-NC-SA 4.0 (RAVDESS); no commercial use",
+        "terms of NVIDIA NGC",
+    ),
+    *("original weights, no commercial use", "research only: ask the owners of the training data", "EULA", "GPL"),
+    "MIT; FER2013's pictures were published for research, commercial use is not cleared",
+    "not available for commercial use; research only",
+    "other, see the authors' terms",
+)
+NO_LICENCES = (
+    *("", " ", "-", "?", "...", "n/a", "N.A.", "NA", "nil", "null", "None", "none.", "(none)", "TBD", "todo", "other"),
+    *("unknown", "Unlicensed", "unlicenced", "UNLICENSED", "NOASSERTION", "unspecified", "terms unclear", "undefined"),
+    *("no license", "without licence", "without any license", "no licence text with the released weights"),
+    *(
+        "licence not stated",
+        "not specified",
+        "license: not yet decided",
+        "not known",
+        "not licensed",
+        "licence missing",
+    ),
+    *("no licence stated with the weights; research use only", "weights released without a licence", "not\navailable"),
+)
+
+
+@pytest.mark.parametrize("licence", LICENCES)
+def test_what_is_a_licence(licence: str) -> None:
+    assert not publishing.NONE.search(licence)
+
+
+@pytest.mark.parametrize("licence", NO_LICENCES)
+def test_what_is_no_licence(licence: str) -> None:
+    assert publishing.NONE.search(" ".join(licence.split()))
+
+
+@pytest.mark.parametrize("licence", ["", "n/a", "no licence text with the released weights", "license:\n not stated"])
 def test_without_a_licence_nothing_is_sent(server: Hub, folder: Path, model: esr.ESR, licence: str) -> None:
     hub.save(model, "esr", folder, replace(CARD, licence=licence), README)
     with pytest.raises(UserError, match=r"has no licence .* ask their owners"):
@@ -308,6 +353,39 @@ def test_names_that_hub_users_expect(server: Hub, model: esr.ESR, folder: Path, 
     extra = loaded.state_dict() | {"extra": torch.ones(1)}
     with pytest.raises(UserError, match="unexpected: extra"):
         hub.fit(loaded, extra)
+
+
+def test_what_hub_users_say_when_they_push(server: Hub, folder: Path, tmp_path: Path) -> None:
+    loaded = esr.ESR.from_pretrained(folder)
+    loaded.push_to_hub("me/pushed", commit_message="First")
+    repository = server.repos["model", "me/pushed"]
+    first = repository.refs["main"]
+    assert repository.messages[first] == "First"
+    loaded.push_to_hub("me/pushed", branch="v2", commit_message="Second")
+    assert repository.refs["main"] == first and repository.messages[repository.refs["v2"]] == "Second"
+    assert loaded.push_to_hub("me/pushed", create_pr=True).startswith(f"{server.url}/me/pushed/commit/")
+    assert repository.refs["main"] == first and [ref for ref in repository.refs if ref.startswith("refs/pr/")]
+    with pytest.raises(UserError, match="give branch or create_pr, not both"):
+        loaded.push_to_hub("me/pushed", branch="v2", create_pr=True)
+    assert loaded.save_pretrained(tmp_path / "plain") is None
+    url = loaded.save_pretrained(tmp_path / "saved", push_to_hub=True, repo_id="me/saved", commit_message="Both")
+    saved = server.repos["model", "me/saved"]
+    assert url.endswith(saved.refs["main"]) and saved.messages[saved.refs["main"]] == "Both"
+    with pytest.raises(UserError, match="'nameless' is no name of a repository; write OWNER/NAME"):
+        loaded.save_pretrained(tmp_path / "nameless", push_to_hub=True)
+
+
+def test_a_loaded_models_card_is_kept(server: Hub, folder: Path, tmp_path: Path) -> None:
+    loaded = esr.ESR.from_pretrained(folder)
+    loaded.save_pretrained(tmp_path / "saved")
+    head, body = publishing.split((tmp_path / "saved" / hub.CARD).read_text())
+    assert head["thumbnail"] == "a.png" and "small" in head["tags"] and "Only for tests." in body
+    esr.ESR.from_pretrained(tmp_path / "saved").push_to_hub("me/pushed")
+    assert b"Only for tests." in server.repos["model", "me/pushed"].files[hub.CARD]
+    (folder / hub.CARD).write_bytes(b"\xff no text")
+    assert hub.load(folder).readme.endswith(" no text")
+    (folder / hub.CARD).unlink()
+    assert hub.load(folder).readme == ""
 
 
 def test_every_method_has_these_names() -> None:

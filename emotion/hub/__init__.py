@@ -11,6 +11,7 @@ import importlib
 import json
 import math
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,7 @@ def load(
     revision: str | None = None,
     **download: Any,
 ) -> nn.Module:
-    """A model in evaluation mode, ready to use; `model.card` tells where it comes from.
+    """A model in evaluation mode, ready to use; `model.card` and `model.readme` tell where it comes from.
 
     Args:
         name: registry name, folder of a checkpoint, or its place on a Hub, as in `find`.
@@ -135,6 +136,8 @@ def load(
         raise UserError(f"{folder / WEIGHTS} {problem}; {again}")
     fit(model, tensors, where=folder / WEIGHTS)
     model.card = dataclasses.replace(card, sha256=digest)
+    with suppress(OSError):  # a model without its text is still a model
+        model.readme = (folder / CARD).read_text(encoding="utf-8", errors="replace")
     try:
         return model.to(device).eval()
     except (RuntimeError, AssertionError) as error:
@@ -149,6 +152,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     path = folder / CONFIG
     try:
+        if path.stat().st_size > remote.SMALL:
+            raise ValueError(f"no configuration has more than {remote.SMALL / 1e6:.0f} MB")
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"cannot read {path}: {error}") from error
@@ -233,10 +238,10 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], str]:
 
 
 def fit(model: nn.Module, tensors: dict[str, Tensor], where: Path | str = "state dict") -> None:
-    """Put `tensors` into `model`; every tensor must be there, fit and be finite.
+    """Put `tensors` into `model`; every tensor must be there, fit and be finite, and no variance negative.
 
     Raises:
-        UserError: names missing, unexpected, misshapen or non-finite tensors.
+        UserError: names missing, unexpected, misshapen, non-finite or negative tensors.
     """
     wanted = {k: v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
     given = {k: v for k, v in tensors.items() if not k.endswith("num_batches_tracked")}
@@ -250,6 +255,7 @@ def fit(model: nn.Module, tensors: dict[str, Tensor], where: Path | str = "state
         "unexpected": sorted(given.keys() - wanted.keys()),
         "of another shape": sorted(shapes),
         "not finite": sorted(k for k, v in given.items() if not torch.isfinite(v).all()),
+        "negative": sorted(k for k, v in given.items() if k.endswith("running_var") and (v < 0).any()),
     }
     bad = [f"{len(v)} tensors {k}: {listed(v)}" for k, v in problems.items() if v]
     if bad:

@@ -17,6 +17,7 @@ class Pretrained:
     """
 
     card: Any = None  # hub.Card; set when a checkpoint is loaded
+    readme: str = ""  # the text of its model card, likewise
 
     @classmethod
     def from_pretrained(
@@ -39,11 +40,22 @@ class Pretrained:
             raise UserError(f"{pretrained_model_name_or_path} is of class {type(model).__name__}, not {cls.__name__}")
         return model
 
-    def save_pretrained(self, save_directory: str | Path) -> None:
-        """Write the checkpoint folder: configuration, weights and model card.
+    def save_pretrained(
+        self, save_directory: str | Path, *, push_to_hub: bool = False, repo_id: str | None = None, **push: Any
+    ) -> str | None:
+        """Write the checkpoint folder: configuration, weights and model card; what the card said is kept.
+
+        Args:
+            save_directory: the folder; made, or what is a checkpoint in it replaced.
+            push_to_hub: publish it as well.
+            repo_id: where, OWNER/NAME; default: the folder's name.
+            push: options of `push_to_hub`.
+
+        Returns:
+            The commit's address if it was published.
 
         Raises:
-            UserError: the model has no card yet, something else lies there, or it cannot be written.
+            UserError: the model has no card yet, something else lies there, or it cannot be written or published.
         """
         from emotion import hub, registry
         from emotion.hub import publishing
@@ -52,10 +64,28 @@ class Pretrained:
             raise UserError("this model has no card yet: model.card = emotion.hub.Card(name=..., licence=..., ...)")
         place = f"{type(self).__module__}:{type(self).__name__}"
         method = next(name for name, where in registry.METHODS.items() if where == place)
-        hub.save(self, method, save_directory, self.card, publishing.model_card(self.card, method, ""))
+        hub.save(self, method, save_directory, self.card, publishing.model_card(self.card, method, self.readme))
+        return self.push_to_hub(repo_id or Path(save_directory).name, **push) if push_to_hub else None
 
-    def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | bool | None = None) -> str:
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        commit_message: str | None = None,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        branch: str | None = None,
+        create_pr: bool | None = None,
+    ) -> str:
         """Publish the model; returns the commit's address.
+
+        Args:
+            repo_id: OWNER/NAME; made if there is none.
+            commit_message: one line.
+            private: whether a new repository is only for its owner.
+            token: instead of HF_TOKEN or the one stored on logging in.
+            branch: instead of the default one; made if there is none.
+            create_pr: propose it to the repository's owners.
 
         Raises:
             UserError: no card, no licence, or the Hub refuses.
@@ -66,4 +96,12 @@ class Pretrained:
 
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder)
-            return publishing.publish(folder, repo_id, private, token)
+            return publishing.publish(
+                folder,
+                repo_id,
+                private=bool(private),
+                token=token,
+                commit_message=commit_message or publishing.MESSAGE,
+                branch=branch,
+                create_pr=bool(create_pr),
+            )

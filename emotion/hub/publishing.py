@@ -18,7 +18,18 @@ KNOWN = (
     *("cc-by-4.0", "cc-by-nc-4.0", "cc-by-nc-nd-4.0", "cc-by-nc-sa-4.0", "cc-by-nd-4.0", "cc-by-sa-4.0"),
     *("mit", "mpl-2.0", "openrail", "unlicense"),
 )
-NONE = re.compile(r"\s*$|no licen[cs]e|none|unknown|not stated", re.IGNORECASE)
+# What people write where nothing is known: no word at all, a placeholder, or a sentence that says so.
+NONE = re.compile(
+    r"""^[\W\d_]*\w?\W*$
+    |^\W*(n\W?a|nil|nan|null|none|nothing|noassertion|other|missing|tb[acd]|to[ ]?do)\W*$
+    |\b(unknown|unlicen[cs]ed|unclear|unspecified|unstated|undefined|undetermined|undecided|undeclared)\b
+    |\b(no|without|lacks?|lacking)[ ]((an?|any|the|explicit|known)[ ])*licen[cs]e\b
+    |\b(not|never)[ ]((yet|been|be)[ ])*(stated|specified|declared|mentioned|found|decided|determined)\b
+    |\b(not|never)[ ]((yet|been|be)[ ])*(given|known|available|applicable|clear|defined|licen[cs]ed|set|sure)\W*$
+    |\blicen[cs]e\W+(is[ ])?(missing|pending|absent)\b""",
+    re.IGNORECASE | re.VERBOSE,
+)
+MESSAGE = "Publish the checkpoint"
 LIMITS = (
     "Predictions are of expression as labelled by people, not of what somebody feels.\n"
     "Not for medical, hiring, policing or surveillance use."
@@ -31,6 +42,9 @@ def publish(
     private: bool = False,
     token: str | bool | None = None,
     results: str | Path | None = None,
+    commit_message: str = MESSAGE,
+    branch: str | None = None,
+    create_pr: bool = False,
 ) -> str:
     """Send a checkpoint folder to a Hub.
 
@@ -40,6 +54,7 @@ def publish(
         private: only for the owner.
         token: instead of HF_TOKEN or the one stored on logging in.
         results: folder of evaluations, as in `contents`.
+        commit_message, branch, create_pr: of the commit, see `remote.push`.
 
     Returns:
         The commit's address.
@@ -48,7 +63,7 @@ def publish(
         UserError: no usable checkpoint, no licence, or the Hub refuses.
     """
     files = contents(folder, repo, results)
-    return remote.push(repo, files, "Publish the checkpoint", private=private, token=token)
+    return remote.push(repo, files, commit_message, private=private, token=token, branch=branch, create_pr=create_pr)
 
 
 def contents(folder: str | Path, repo: str, results: str | Path | None = None) -> dict[str, Path | bytes]:
@@ -66,9 +81,10 @@ def contents(folder: str | Path, repo: str, results: str | Path | None = None) -
     folder = Path(folder)
     document = hub.read_config(folder)
     card = hub.load(folder).card
-    if NONE.match(card.licence):
+    licence = " ".join(card.licence.split())
+    if NONE.search(licence):
         raise UserError(
-            f"{folder} has no licence ({card.licence or 'empty'}), so nobody may use or pass on its weights; "
+            f"{folder} has no licence ({licence or 'empty'}), so nobody may use or pass on its weights; "
             f"ask their owners, then write it into {folder / hub.CONFIG}, card, licence"
         )
     try:
@@ -146,7 +162,7 @@ def measured(card: hub.Card, folder: str | Path | None = None) -> list[dict[str,
     Raises:
         UserError: no such folder, or a damaged result in it.
     """
-    from eval import results
+    from eval import cards, results
 
     folder = results.FOLDER if folder is None else Path(folder)
     if not folder.is_dir():
@@ -154,16 +170,7 @@ def measured(card: hub.Card, folder: str | Path | None = None) -> list[dict[str,
     found, problems = results.read_all([folder])
     if problems:
         raise UserError(problems[0])
-    rows = []
-    for result in (r for r in found if r.model.sha256 == card.sha256):
-        for name, task in result.tasks.items():
-            figures = [
-                {"type": metric, "value": figure.value}
-                | ({"args": {"interval95": [figure.low, figure.high]}} if figure.low is not None else {})
-                for metric, figure in task.metrics.items()
-            ]
-            rows.append(_row((result.data.name, result.data.split), figures, name.replace("_", " ")))
-    return rows
+    return cards.rows([result for result in found if result.model.sha256 == card.sha256])
 
 
 def split(readme: str) -> tuple[dict[str, Any], str]:
@@ -182,10 +189,10 @@ def split(readme: str) -> tuple[dict[str, Any], str]:
     return head if isinstance(head, dict) else {}, body
 
 
-def _row(where: tuple[str, ...], figures: list[dict[str, Any]], task: str = "") -> dict[str, Any]:
+def _row(where: tuple[str, ...], figures: list[dict[str, Any]]) -> dict[str, Any]:
     data, split, *_ = (*where, "", "")
     return {
-        "task": {"type": "image-classification", "name": f"Emotion recognition{task and f': {task}'}"},
+        "task": {"type": "image-classification", "name": "Emotion recognition"},
         "dataset": {"name": data or "not stated", "type": data or "not stated", **({"split": split} if split else {})},
         "metrics": figures,
     }
