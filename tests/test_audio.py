@@ -152,6 +152,15 @@ def test_recordings_in_many_containers(tmp_path: Path) -> None:
         assert sound.rate == RATE and 0.99 < sound.seconds < 1.05, kind
 
 
+def test_behind_damage_a_recording_is_heard_on() -> None:
+    whole = wav(tone(4.0), format="OGG", subtype="OPUS")
+    middle = len(whole) // 2
+    damaged = whole[:middle] + np.random.default_rng(0).bytes(600) + whole[middle + 600 :]
+    heard = audio.read(damaged)
+    assert 3.9 < heard.seconds < 4.1
+    np.testing.assert_allclose(heard.window(3.5, 9600), audio.read(whole).window(3.5, 9600), atol=1e-3)
+
+
 def test_names_of_raw_sound(tmp_path: Path) -> None:
     (tmp_path / "voice.raw").write_bytes(wav(tone(0.5)))
     assert audio.read(tmp_path / "voice.raw").seconds == 0.5

@@ -9,6 +9,7 @@ import av
 import numpy as np
 import pytest
 
+from emotion import media
 from emotion.errors import UserError
 from emotion.media import audio, sampling, video
 from tests import films
@@ -187,6 +188,24 @@ def test_more_channels_than_speakers(tmp_path: Path) -> None:
         container.mux(track.encode(frame))
         container.mux(track.encode(None))
     np.testing.assert_allclose(audio.read(tmp_path / "many.mov").samples, np.full(4800, 0.25))
+
+
+def test_transparency_is_laid_on_white(tmp_path: Path) -> None:
+    picture = np.zeros((48, 64, 4), np.uint8)
+    picture[:24] = (200, 60, 40, 255)
+    with av.open(str(tmp_path / "cut_out.mov"), "w") as container:
+        stream = container.add_stream("png", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "rgba"
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgba")))
+        container.mux(stream.encode(None))
+    _, shown = next(video.decode(tmp_path / "cut_out.mov"))
+    assert (shown[:24] == (200, 60, 40)).all() and (shown[24:] == 255).all()
+
+
+def test_pictures_larger_than_any_camera_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(media, "MAX_PIXELS", 100_000)
+    with pytest.raises(UserError, match=r"talk_man_1\.mp4 has more than .* megapixels"):
+        next(video.decode(TALK))
 
 
 def test_irregular_times_are_in_the_header_too(tmp_path: Path) -> None:

@@ -186,7 +186,7 @@ def _from_file(file: BinaryIO, name: str) -> np.ndarray:
 
 def _decode(image: Image.Image, name: str) -> np.ndarray:
     """Pixels of an opened image; its size is checked before anything is decoded."""
-    _check_size(*image.size, name)
+    check_size(*image.size, name)
     try:
         image.load()
         return np.array(_to_rgb(_upright(image)))
@@ -221,7 +221,7 @@ def _from_array(array: np.ndarray) -> np.ndarray:
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (2, 3, 4)):
         hint = "; move the channels to the end" if array.ndim == 3 and shape[0] in (1, 3, 4) else ""
         raise UserError(f"an array of shape {shape} is no picture; expected [H, W] or [H, W, 3]{hint}")
-    _check_size(array.shape[1], array.shape[0], "the array")
+    check_size(array.shape[1], array.shape[0], "the array")
     array = np.ascontiguousarray(_levels(array))
     if array.ndim == 3 and array.shape[2] == 3:
         return array
@@ -246,7 +246,8 @@ def _levels(array: np.ndarray) -> np.ndarray:
     return np.rint(scaled).astype(np.uint8)
 
 
-def _check_size(width: int, height: int, name: str) -> None:
+def check_size(width: int, height: int, name: str) -> None:
+    """Raises `UserError` for a picture, or film, of more than `MAX_PIXELS` or a side of less than `MIN_SIDE`."""
     if width * height > MAX_PIXELS:
         raise UserError(f"{_too_large(name)} (it has {width}x{height})")
     if min(width, height) < MIN_SIDE:

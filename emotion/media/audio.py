@@ -90,9 +90,10 @@ def _read(file: BinaryIO, name: str) -> Sound | None:
         with soundfile.SoundFile(file) as recording:
             rate = _check(recording.samplerate, recording.frames, name)
             samples = recording.read(dtype="float32", always_2d=True).mean(axis=1)
-        sound: Sound | None = Sound(samples, rate)
+            whole = len(samples) == recording.frames  # else it is damaged; PyAV reads on behind that
     except (soundfile.LibsndfileError, TypeError):  # TypeError: a name that ends with .raw
-        sound = _read_track(file, name)
+        whole = False
+    sound = Sound(samples, rate) if whole else _read_track(file, name)
     if sound is not None and not len(sound.samples):
         raise UserError(f"{name} holds no sound at all (0 samples)")
     if sound is not None and not np.isfinite(sound.samples).all():

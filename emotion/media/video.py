@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from emotion.errors import UserError
-from emotion.media import audio, containers
+from emotion.media import audio, check_size, containers, read_image
 from emotion.media.sampling import Rule
 
 if TYPE_CHECKING:
@@ -88,15 +88,15 @@ def decode(source: Video, name: str = "", take: Rule | None = None) -> Iterator[
         pixels, all of one size.
 
     Raises:
-        UserError: no such file, empty, no video, no picture track, or not one picture can be decoded.
+        UserError: no such file, empty, no video, no picture track, too large or too small pictures, or not one picture
+            can be decoded.
     """
     with _opened(source, name) as (container, stream):
         index, size = 0, None
         for seconds, frame in _timed(container, stream):
-            size = size or (round(frame.width * _aspect(stream)), frame.height)
+            size = size or _size(frame, stream, _called(source, name))
             if take is None or take(index, seconds):
-                picture = frame.to_ndarray(format="rgb24", width=size[0], height=size[1])
-                yield seconds, _upright(picture, frame)
+                yield seconds, _upright(_rgb(frame, *size), frame)
             index += 1
         if not index:
             raise UserError(f"{_called(source, name)} has no picture that can be decoded; is the file complete?")
@@ -113,6 +113,20 @@ def _timed(container: InputContainer, stream: VideoStream) -> Iterator[tuple[flo
             seconds = following
         latest = seconds if latest is None else max(latest, seconds)
         yield max(0.0, latest), frame
+
+
+def _size(frame: VideoFrame, stream: VideoStream, name: str) -> tuple[int, int]:
+    """Width and height of a frame with square pixels."""
+    size = round(frame.width * _aspect(stream)), frame.height
+    check_size(*size, name)
+    return size
+
+
+def _rgb(frame: VideoFrame, width: int, height: int) -> np.ndarray:
+    """A frame of that size, uint8 [H, W, 3]; transparency is laid on white, as that of pictures."""
+    if any(component.is_alpha for component in frame.format.components):
+        return read_image(frame.to_ndarray(format="rgba", width=width, height=height))
+    return frame.to_ndarray(format="rgb24", width=width, height=height)
 
 
 def _upright(picture: np.ndarray, frame: VideoFrame) -> np.ndarray:
