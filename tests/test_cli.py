@@ -169,6 +169,19 @@ def test_equal_names_get_numbers_and_inputs_stay_untouched(checkpoint: str, phot
     assert sources == {"a-2": "a.png", "b-2": "b.png", "A-3": "A.png"}
 
 
+def test_files_of_others_are_never_replaced(checkpoint: str, tmp_path: Path) -> None:
+    photo = tmp_path / "face.jpg"
+    Image.open(MEDIA / "face_happy.png").convert("RGB").save(photo)
+    theirs = {tmp_path / "face.json": '{"shapes": []}', tmp_path / "face.csv": "my,table\n"}
+    for path, text in theirs.items():
+        path.write_text(text)
+    for _ in range(2):  # the second run finds files of ours, and replaces these
+        assert main(["analyze", str(photo), "--model", checkpoint, "-o", str(tmp_path)]) == 0
+        assert {path: path.read_text() for path in theirs} == theirs
+        made = sorted(p.name for p in tmp_path.iterdir() if p not in theirs and p != photo)
+        assert made == ["face-2.csv", "face-2.json", "face-2.png"]
+
+
 def test_names_are_printed_as_they_are(checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     photo = tmp_path / "[bold] :smile: [1].png"
     shutil.copy(MEDIA / "face_happy.png", photo)

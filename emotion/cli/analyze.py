@@ -32,6 +32,7 @@ from emotion.predict.scenes import ScenePredictor
 
 BATCH = 16  # pictures that are read and searched for faces together,
 ANNOTATED = (".png", ".mp4")  # what drawings are stored as
+WRITTEN = (*ANNOTATED, ".json", ".csv", ".vtt", ".parquet", ".summary.json", ".curves.png", ".dashboard.mp4")
 BATCH_PIXELS = 50_000_000  # or fewer, once they have this many pixels (150 MB)
 
 
@@ -185,16 +186,15 @@ def _batches(paths: list[Path]) -> Iterator[tuple[dict[Path, np.ndarray], list[U
 def _stems(paths: list[Path], folder: Path) -> dict[Path, str]:
     """What the files of every input are called, without extension: as the input, with a number where taken.
 
-    Taken means: by another input of this run (also on file systems that ignore case), or because the annotated picture
-    or film would replace one that is not of our making: an input, or one without a .json beside it.
+    Taken means: by another input of this run (also on file systems that ignore case), or because files would replace
+    some that are not of our making: an input, or any without a .json of ours beside them.
     """
     stems: dict[Path, str] = {}
     home = folder.resolve()
     taken = {p.stem.casefold() for p in paths if p.suffix.lower() in ANNOTATED and p.parent.resolve() == home}
 
     def free(stem: str) -> bool:
-        ours = (folder / f"{stem}.json").exists()
-        foreign = not ours and any((folder / f"{stem}{suffix}").exists() for suffix in ANNOTATED)
+        foreign = not _ours(folder / f"{stem}.json") and any((folder / f"{stem}{end}").exists() for end in WRITTEN)
         return not foreign and stem.casefold() not in taken
 
     for path in paths:
@@ -205,6 +205,15 @@ def _stems(paths: list[Path], folder: Path) -> dict[Path, str]:
         taken.add(stem.casefold())
         stems[path] = stem
     return stems
+
+
+def _ours(path: Path) -> bool:
+    """Whether a file begins like the documents of `Result.to_json`, whatever their version."""
+    try:
+        with path.open("rb") as file:
+            return b'"schema": "emotion/' in file.read(100)
+    except OSError:
+        return False
 
 
 def _save(result: Result, picture: np.ndarray, args: argparse.Namespace, stem: str) -> None:
