@@ -1,10 +1,16 @@
-"""Put a Space together, and show, write or send it: `python spaces/deploy.py demo --repo OWNER/NAME --dry-run`."""
+"""Put a Space together, and show, write or send it: `python spaces/deploy.py demo --repo OWNER/NAME --dry-run`.
+
+From a clone only files that git knows are sent, so that nothing private goes along that lies beside them; from a copy
+without git all files of the folders, without those whose names start with a dot, links that lead out, and caches.
+"""
 
 from __future__ import annotations
 
 import argparse
 import ast
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -12,7 +18,7 @@ sys.path.insert(0, str(ROOT))  # what is sent is what lies here, whatever is ins
 
 from emotion import remote  # noqa: E402
 from emotion.cli.console import report, show  # noqa: E402
-from emotion.errors import UserError  # noqa: E402
+from emotion.errors import UserError, listed  # noqa: E402
 
 SPACES = ("demo", "leaderboard")
 LEFT_OUT = ("__pycache__", ".part", "predictions")  # ends of names; as .gitignore has them
@@ -30,9 +36,11 @@ def assemble(space: str) -> dict[str, bytes]:
         for name in packages():
             files |= {f"{name}/{path}": content for path, content in _folder(ROOT / name).items()}
     else:
-        from eval import leaderboard, render, results
+        from eval import leaderboard, render
 
-        tables, problems = leaderboard.tables_of([results.FOLDER])
+        with tempfile.TemporaryDirectory() as folder:
+            write(_folder(ROOT / "eval" / "results"), Path(folder))
+            tables, problems = leaderboard.tables_of([Path(folder)])
         if problems:
             raise UserError(problems[0])
         names = {"html": "index.html", "csv": "leaderboard.csv", "json": "leaderboard.json"}
@@ -64,8 +72,39 @@ def packages(first: str = "emotion") -> list[str]:
 
 
 def _folder(folder: Path) -> dict[str, bytes]:
-    paths = (p for p in folder.rglob("*") if p.is_file() and not any(part.endswith(LEFT_OUT) for part in p.parts))
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in paths}
+    """A folder's files that may be sent, path in it -> content."""
+    paths = _git(folder) if (ROOT / ".git").exists() else [p.relative_to(folder) for p in folder.rglob("*")]
+    return {p.as_posix(): (folder / p).read_bytes() for p in paths if _public(folder, p)}
+
+
+def _public(folder: Path, path: Path) -> bool:
+    real = (folder / path).resolve()
+    hidden = any(part.startswith(".") or part.endswith(LEFT_OUT) for part in path.parts)
+    return real.is_file() and real.is_relative_to(ROOT.resolve()) and not hidden
+
+
+def _git(folder: Path, *options: str) -> list[Path]:
+    """The files of a folder that git knows, relative to it."""
+    try:
+        run = subprocess.run(
+            ["git", "ls-files", "-z", *options], cwd=folder, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError) as error:
+        reason = " ".join(getattr(error, "stderr", "").split()) or error
+        raise UserError(f"cannot ask git which files of {folder} may be sent: {reason}") from error
+    return [Path(name) for name in run.stdout.split("\0") if name]
+
+
+def unknown(space: str) -> list[str]:
+    """Files that are not sent because git does not know them; none outside a clone."""
+    if not (ROOT / ".git").exists():
+        return []
+    folders = [
+        ROOT / "spaces" / space,
+        *(ROOT / name for name in (packages() if space == "demo" else ["eval/results"])),
+    ]
+    new = ((folder, path) for folder in folders for path in _git(folder, "--others", "--exclude-standard"))
+    return [(folder / path).relative_to(ROOT).as_posix() for folder, path in new if _public(folder, path)]
 
 
 def write(files: dict[str, bytes], folder: Path) -> None:
@@ -109,6 +148,8 @@ def main(argv: list[str] | None = None) -> int:
         else:
             show(*(f"{len(content) / 1e3:10.1f} kB  {path}" for path, content in files.items()))
         show(f"{len(files)} files, {sum(map(len, files.values())) / 1e6:.1f} MB")
+        if new := unknown(args.space):
+            show(f"Left out, because git does not know them (`git add` makes it): {listed(new)}")
     except UserError as error:
         report(error)
         return 2

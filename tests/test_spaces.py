@@ -29,7 +29,8 @@ from tests.test_packaging import PROJECT
 ROOT = Path(__file__).parents[1]
 KEYS = {
     *("title", "emoji", "colorFrom", "colorTo", "sdk", "sdk_version", "python_version", "app_file", "pinned"),
-    *("license", "short_description", "suggested_hardware", "startup_duration_timeout", "tags"),
+    *("license", "license_name", "license_link", "models", "preload_from_hub", "tags"),
+    *("short_description", "suggested_hardware", "startup_duration_timeout"),
 }
 COLOURS = {"red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray"}
 
@@ -50,16 +51,26 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
 
 
 @pytest.mark.parametrize("space", ["demo", "leaderboard"])
-def test_front_matter(space: str) -> None:
+def test_front_matter(space: str, deploy: types.ModuleType) -> None:
     card = SpaceCard((ROOT / "spaces" / space / "README.md").read_text(encoding="utf-8"))
     head = yaml.safe_load(card.content.split("---\n")[1])
     assert head.keys() <= KEYS and {head["colorFrom"], head["colorTo"]} <= COLOURS
-    assert len(head["short_description"]) <= 60 and head["license"] == "mit"
+    assert len(head["short_description"]) <= 60
+    assert head["license"] == ("other" if space == "demo" else "mit")  # the demo holds weights under other terms
     if head["sdk"] == "gradio":
         gradio = Requirement(PROJECT["optional-dependencies"]["demo"][0])
         assert gradio.name == "gradio" and head["sdk_version"] in gradio.specifier
         assert SpecifierSet(PROJECT["requires-python"]).contains(head["python_version"])
         assert (ROOT / "spaces" / space / head["app_file"]).is_file()
+        assert head["license_name"] and head["license_link"] in deploy.assemble(space)
+        assert head["models"] == head["preload_from_hub"] == []  # all that it offers by itself is bundled
+        for entry in filter(lambda entry: entry.bundled, registry.entries().values()):
+            assert f"`{entry.name}`" in card.text, f"its licence ({entry.licence}) is not told"
+
+
+def test_size_in_the_guide(deploy: types.ModuleType) -> None:
+    told = re.search(r"the demo has less than (\d+) MB", (ROOT / "spaces" / "README.md").read_text(encoding="utf-8"))
+    assert sum(map(len, deploy.assemble("demo").values())) < 1e6 * int(told[1])
 
 
 def test_requirements_are_those_of_the_page() -> None:
@@ -81,10 +92,51 @@ def test_demo_holds_the_page_and_nothing_else(deploy: types.ModuleType) -> None:
     assert tops == {"LICENSE", "README.md", "app.py", "requirements.txt", *deploy.packages()}
     assert "emotion" in tops and not tops & {"tests", "train", "spaces", "docs"}
     assert not [path for path in files if re.search(r"__pycache__|\.pyc$|\.part$|/predictions/|(^|/)tests?/", path)]
-    sources = {p.relative_to(ROOT).as_posix() for p in (ROOT / "emotion").rglob("*.py")}
+    sources = {p.relative_to(ROOT).as_posix() for p in (ROOT / "emotion").rglob("*.py")} - set(deploy.unknown("demo"))
     assert sources | {"emotion/registry.yaml"} <= files.keys()
     for entry in filter(lambda entry: entry.bundled, registry.entries().values()):
         assert f"emotion/weights/{entry.name}/model.safetensors" in files
+
+
+def clone(folder: Path) -> None:
+    """A small project under git, with private things beside what git knows."""
+    known = {
+        "LICENSE": "MIT",
+        "emotion/__init__.py": "from eval import results",
+        "emotion/.keep": "",
+        "eval/__init__.py": "",
+        "eval/results/known.json": "{}",
+        "spaces/demo/README.md": "# Demo",
+        "spaces/demo/gone.py": "",
+    }
+    private = ("emotion/.env", "emotion/.DS_Store", "eval/results/mine.json", "spaces/demo/notes.md", "outside.txt")
+    for name, content in {**known, **dict.fromkeys(private, "private")}.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content)
+    for command in (["init", "-q"], ["add", *known]):
+        subprocess.run(["git", *command], cwd=folder, check=True)
+    (folder / "spaces" / "demo" / "gone.py").unlink()
+
+
+def test_only_what_git_knows_is_sent(
+    deploy: types.ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clone(tmp_path / "project")
+    monkeypatch.setattr(deploy, "ROOT", tmp_path / "project")
+    expected = {"LICENSE", "README.md", "emotion/__init__.py", "eval/__init__.py", "eval/results/known.json"}
+    files = deploy.assemble("demo")
+    assert files.keys() == expected and b"private" not in files.values()
+    assert deploy.main(["demo", "--dry-run"]) == 0
+    assert "Left out, because git does not know them" in (out := capsys.readouterr().out)
+    assert "spaces/demo/notes.md" in out and "eval/results/mine.json" in out and ".env" not in out
+    shutil.rmtree(tmp_path / "project" / ".git")  # a copy: all but hidden files, and links that lead out
+    (tmp_path / "secret").write_text("private")
+    (tmp_path / "project" / "emotion" / "link.txt").symlink_to(tmp_path / "secret")
+    assert deploy.assemble("demo").keys() == expected | {"notes.md", "eval/results/mine.json"}
+    assert deploy.unknown("demo") == []
+    (tmp_path / "project" / ".git").write_text("damaged")
+    with pytest.raises(UserError, match=r"cannot ask git which files of .* may be sent"):
+        deploy.assemble("demo")
 
 
 def test_packages_are_followed_through_their_imports(
