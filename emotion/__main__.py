@@ -189,12 +189,14 @@ def _data(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument("--detector", choices=("mtcnn", "haar", "dlib"), default="mtcnn", help=text)
 
     text = "cut the aligned face out of every frame of videos, or of folders of frames"
-    more = "For every film a folder of numbered pictures and keypoints.csv; folders that have files are left alone."
+    more = "For every film a folder of numbered pictures and keypoints.csv; films that have theirs are left out."
     sub = command("align", "align:run", text, more)
     sub.add_argument("source", type=Path, metavar="PATH", help="a video, or a folder with videos or frames")
     sub.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="where the folders go")
     sub.add_argument("--size", type=int, default=112, help="side of the faces in pixels; default: %(default)s")
-    sub.add_argument("--no-rotation", action="store_true", help="leave the eyes as they are")
+    text = "eyes and mouth in a square (FG-2020's script) or OpenFace's (its API); default: %(default)s"
+    sub.add_argument("--crop", choices=("five_point", "openface"), default="five_point", help=text)
+    sub.add_argument("--no-rotation", action="store_true", help="leave the eyes as they are; with five_point")
     sub.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps ...; default: %(default)s")
 
     text = "make tables, sound files and challenge submissions from the Aff-Wild2 data set (ABAW 2)"

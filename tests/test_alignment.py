@@ -1,13 +1,17 @@
-"""The five-point crop as one affine map, and the templates that faces can be aligned to."""
+"""The five-point crop as one affine map, the templates that faces can be aligned to, and the command that cuts them."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emotion import faces
+from emotion import __main__ as command
+from emotion import faces, media
+from emotion.cli import align
 from emotion.faces import alignment
 from emotion.models.base import FaceInput
 from emotion.outputs import Faces
@@ -76,3 +80,60 @@ def test_openface_template_is_a_face() -> None:
     face = crop(points, "openface")
     expected = points[0]  # the left eye's place in the picture gives its colour: red is x, green is y
     np.testing.assert_allclose(face[29, 33, :2], expected, atol=3)
+
+
+# -- the command -----------------------------------------------------------------------------------------------------
+
+
+def sure_faces(pictures: list[np.ndarray]) -> list[Faces]:
+    """A face in every picture."""
+    return [Faces(np.array([[60, 60, 120, 140]]), np.ones(1), FACE[None].astype(np.float32)) for _ in pictures]
+
+
+@pytest.fixture
+def frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two films as folders of ten frames."""
+    monkeypatch.setattr(align, "detector", lambda *_, **__: sure_faces)
+    for film in ("a", "b"):
+        (tmp_path / "films" / film).mkdir(parents=True)
+        for number in range(1, 11):
+            media.save_image(picture(), tmp_path / "films" / film / f"{number:03d}.png")
+    return tmp_path / "films"
+
+
+def test_broken_off_films_are_done_again(frames: Path, tmp_path: Path) -> None:
+    last, whole = frames / "a" / "010.png", (frames / "a" / "010.png").read_bytes()
+    last.write_bytes(b"damaged")
+    arguments = ["align", str(frames), "-o", str(tmp_path / "out"), "--size", "48"]
+    assert command.main(arguments) == 2
+    assert not (tmp_path / "out" / "a" / align.TABLE).exists() and (tmp_path / "out" / "b" / align.TABLE).exists()
+    last.write_bytes(whole)
+    done = (tmp_path / "out" / "b" / align.TABLE).stat().st_mtime_ns
+    assert command.main(arguments) == 0
+    assert len(list((tmp_path / "out" / "a").glob("*.jpg"))) == 10
+    assert len((tmp_path / "out" / "a" / align.TABLE).read_text().splitlines()) == 11
+    assert (tmp_path / "out" / "b" / align.TABLE).stat().st_mtime_ns == done
+    assert not list((tmp_path / "out").rglob("*.part"))
+
+
+def test_other_files_are_not_written_among(frames: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.read_bytes() for path in frames.rglob("*.png")}
+    assert command.main(["align", str(frames), "-o", str(frames)]) == 2
+    assert "has other files" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in frames.rglob("*") if path.is_file()} == before
+
+
+def test_films_of_one_name_have_folders_of_their_own(tmp_path: Path) -> None:
+    films = [tmp_path / name for name in ("a.mp4", "A.avi", "b.mp4", "below/a.mp4")]
+    folders = align.places(films, tmp_path).values()
+    assert [str(p) for p in folders] == ["a.mp4", "A.avi", "b", str(Path("below") / "a")]
+
+
+def test_crops_of_the_interface(frames: Path, tmp_path: Path) -> None:
+    for crop_name in align.CROPS:
+        asked = ["align", str(frames / "a"), "-o", str(tmp_path / crop_name), "--crop", crop_name]
+        assert command.main(asked) == 0
+        cut = media.read_image(tmp_path / crop_name / "000003.jpg")
+        expected = crop(FACE, crop_name)
+        assert cut.shape == expected.shape and np.abs(cut.astype(int) - expected)[3:-3, 3:-3].mean() < 3
+    assert command.main([*asked, "--no-rotation"]) == 2

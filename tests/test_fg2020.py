@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from emotion import hub, importers, merging
+from emotion import exports, hub, importers, merging
 from emotion.errors import UserError
-from emotion.importers.fg2020 import backbone_tensors
+from emotion.exports import abaw
+from emotion.importers.fg2020 import backbone_tensors, find_members
 from emotion.models.fg2020 import FG2020, STUDENTS, FaceResNet50, fg2020, windows
 from tests.parity import common
 from tests.tiny import tiny_fg2020
@@ -72,6 +73,33 @@ def test_sequence_folder_shares_equal_cnns(tmp_path: Path, originals: dict[str, 
     assert not any(name.startswith("cnns.1.") for name in imported.tensors)
     assert len(imported.dropped) == 4
     hub.fit(FG2020(imported.config), imported.tensors)
+
+
+@pytest.mark.parametrize("place", ["", "Seq_len=16", "Multitask-CNN-RNN", "Seq_len=16/student_0_GRU.pth"])
+def test_windows_are_those_of_the_folder(tmp_path: Path, originals: dict[str, Path], place: str) -> None:
+    inside = "Multitask-CNN-RNN/Seq_len=16" if place == "Multitask-CNN-RNN" else "Seq_len=16"
+    source = lay(tmp_path, [f"{inside}/student_0_GRU.pth"], originals["rnn"]) / place
+    with pytest.raises(UserError, match="windows of 16 frames, not 32: give --frames 16"):
+        importers.read("fg2020", source)
+    assert find_members(source, "auto", "student_0", 16).keys() == {"student_0"}
+
+
+@torch.inference_mode()
+def test_a_tuned_network_keeps_its_thresholds_in_files() -> None:
+    logits = {
+        "action_units": torch.full((1, 2, 8), -1.0),
+        "expression": torch.zeros(1, 2, 7),
+        "valence_arousal": torch.zeros(1, 2, 2, 20),
+    }
+    for threshold, decision in ((0.1, "1"), (0.5, "0")):
+        tasks = small(("teacher",), thresholds=(threshold,) * 8).decode(logits)
+        files = exports.fg2020_files(tasks, ("teacher",)) | abaw.files("clip", tasks, np.arange(2))
+        for name in ("teacher/AU.txt", "0/AU_Set/clip.txt", "merged/AU_Set/clip.txt"):
+            assert files[name].split("\n")[1] == ",".join([decision] * 8)
+    twice = {task: torch.cat([z, z]) for task, z in logits.items()}
+    ensemble = small(STUDENTS[:2], thresholds=(0.1,) * 8).decode(twice)
+    files = exports.fg2020_files(ensemble, STUDENTS[:2])
+    assert [files[f"{m}/AU.txt"].split("\n")[1][0] for m in ("student_0", "merged")] == ["0", "1"]
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])

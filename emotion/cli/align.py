@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import csv
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -13,11 +14,15 @@ import numpy as np
 from emotion import exports, media
 from emotion.cli.console import report, show
 from emotion.errors import UserError
+from emotion.faces import crop as cut_face
 from emotion.faces.alignment import five_point_crop
 from emotion.faces.cropped import SUFFIXES, crop_files
 from emotion.faces.detectors import Detector, detector
 from emotion.media.video import decode
+from emotion.models.base import FaceInput
 
+CROPS = ("five_point", "openface")  # as FG-2020's script cuts faces, and as its programming interface does
+TABLE = "keypoints.csv"
 BATCH = 8  # frames that are searched for faces together
 COLUMNS = ("frame", "detect", "nose", "mouth_right", "right_eye", "left_eye", "mouth_left")
 ORDER = (2, 4, 1, 0, 3)  # of the columns, among our landmarks
@@ -25,21 +30,23 @@ Numbered = tuple[int, np.ndarray]
 
 
 def run(args: argparse.Namespace) -> int:
-    """The command. Films whose folder has files already are left out; a broken one is reported, the rest goes on."""
+    """The command. Films that are done are left out; a broken one is reported, the rest goes on."""
     if args.size < 1:
         raise UserError(f"--size must be at least 1 pixel, not {args.size}")
+    if args.no_rotation and args.crop != "five_point":
+        raise UserError("--no-rotation is for --crop five_point: the other crop turns every face to its template")
     root = args.source if args.source.is_dir() else args.source.parent
     films = find_films(root) if args.source.is_dir() else [args.source]
     if not films:
         raise UserError(f"no videos and no frames in {args.source}")
     find, failed = detector("mtcnn", device=args.device), 0
-    for path in films:
-        folder = args.output / (path if path.is_dir() else path.with_suffix("")).relative_to(root)
-        if folder.is_dir() and any(folder.iterdir()):
-            show(f"{path.name}: {folder} has files already, left as it is")
+    for path, place in places(films, root).items():
+        folder = args.output / place
+        if (folder / TABLE).is_file():
+            show(f"{path.name}: {folder} is done already, left as it is")
             continue
         try:
-            frames, found = align_film(path, folder, find, args.size, level=not args.no_rotation)
+            frames, found = align_film(path, folder, find, args.size, not args.no_rotation, args.crop)
         except UserError as error:
             report(error)
             failed += 1
@@ -54,6 +61,13 @@ def find_films(root: Path) -> list[Path]:
     folders = [p for p in (root, *below) if p.is_dir()]
     videos = [p for p in below if p.is_file() and media.is_video(p)]
     return videos or [p for p in folders if any(f.suffix.lower() in SUFFIXES for f in p.iterdir())]
+
+
+def places(films: Sequence[Path], root: Path) -> dict[Path, Path]:
+    """Film -> its folder below the output: its own place below `root`, without extension unless two would share it."""
+    bare = {film: (film if film.is_dir() else film.with_suffix("")).relative_to(root) for film in films}
+    counts = Counter(str(place).casefold() for place in bare.values())
+    return {f: f.relative_to(root) if counts[str(place).casefold()] > 1 else place for f, place in bare.items()}
 
 
 def numbered_frames(film: Path) -> Iterator[Numbered]:
@@ -71,36 +85,49 @@ def numbered_frames(film: Path) -> Iterator[Numbered]:
         yield (exports.frame_number(path) if numbered else count), media.read_image(path)
 
 
-def align_film(film: Path, folder: Path, find: Detector, size: int = 112, level: bool = True) -> tuple[int, int]:
-    """Write `<frame>.jpg` (six digits) for frames with a face, and keypoints.csv with a row for every frame.
+def align_film(
+    film: Path, folder: Path, find: Detector, size: int = 112, level: bool = True, crop: str = "five_point"
+) -> tuple[int, int]:
+    """Write `<frame>.jpg` (six digits) for frames with a face, and at last keypoints.csv with a row for every frame.
 
     Of several faces the one with the highest confidence is taken. In the table, points are "(x, y)" in pixels of the
     video, zeros where there is no face; left and right are as seen in the picture.
 
     Args:
         film: a video, or a folder of pictures, see `numbered_frames`.
-        folder: created.
+        folder: created, or one that an earlier run did not finish.
         find: a detector that gives landmarks.
         size: side of the faces in pixels.
-        level: turn the eyes level.
+        level: turn the eyes level; with "five_point".
+        crop: one of `CROPS`.
 
     Returns:
         Number of frames, and of those with a face.
 
     Raises:
-        UserError: the film cannot be read.
+        UserError: the film cannot be read, or the folder has files of another kind.
     """
     rows: list[list[object]] = []
+    partial = folder / f"{TABLE}.part"  # marks a folder of ours
+    if folder.is_dir() and any(folder.iterdir()) and not partial.is_file():
+        raise UserError(f"{film.name}: {folder} has other files; empty it or choose another folder with -o")
     for batch in _batches(numbered_frames(film), BATCH):
         folder.mkdir(parents=True, exist_ok=True)
+        partial.touch()
         for (number, picture), faces in zip(batch, find([picture for _, picture in batch])):
             points = np.zeros((5, 2))
             if len(faces):
-                points = faces.landmarks[int(faces.scores.argmax())]
-                media.save_image(five_point_crop(picture, points, size, level), folder / f"{number:06d}.jpg")
+                surest = faces[int(faces.scores.argmax())]
+                points = surest.landmarks[0]
+                if crop == "five_point":
+                    face = five_point_crop(picture, points, size, level)
+                else:
+                    face = cut_face(picture, surest, FaceInput(size=(size, size), template=crop))[0]
+                media.save_image(face, folder / f"{number:06d}.jpg")
             rows.append([number, int(len(faces) > 0), *(f"({x:g}, {y:g})" for x, y in points[list(ORDER)])])
-    with (folder / "keypoints.csv").open("w", newline="", encoding="utf-8") as file:
+    with partial.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([COLUMNS, *rows])
+    partial.replace(folder / TABLE)
     return len(rows), sum(row[1] for row in rows)
 
 

@@ -87,11 +87,12 @@ def files(video: str, tasks: dict[str, Task], frames: np.ndarray) -> dict[str, s
 def members(task: Task) -> list[Task]:
     """What every member of an ensemble says on its own, as tasks; none for a single network's task without members.
 
-    Tuned thresholds are the ensemble's: one network decides on action units above a half.
+    Thresholds are tuned for the whole: a member of several decides on action units above a half, a single network is
+    the whole.
     """
     if task.members is None:
         return []
-    tuned = task.thresholds is not None and not np.allclose(task.thresholds, 0.5)
+    tuned = len(task.members) > 1 and task.thresholds is not None and not np.allclose(task.thresholds, 0.5)
     half = np.full(len(task.labels), np.nextafter(np.float32(0.5), np.float32(1))) if tuned else task.thresholds
     return [
         replace(task, values=values, choice=None, votes=None, uncertainty={}, members=None, thresholds=half)

@@ -68,7 +68,8 @@ def read(
         source: where the files are.
         model: "cnn", "rnn", or "auto": what the folder holds (for a file: what its names say).
         members: "students", "teacher", "all" of them as one ensemble, or "student_0" ..., of a folder with several.
-        frames: window of the CNN-RNN: 32 (released), 16 or 8; picks the tuned thresholds.
+        frames: window of the CNN-RNN: 32 (released), 16 or 8; picks the tuned thresholds, and must be what a folder
+            `Seq_len=...` says.
         size: face size in pixels: 112 (released) or 224.
         crop: how faces are cut, "five_point" (as the original's script) or "openface" (as its interface).
         name: of the new checkpoint, `arch.tag`.
@@ -189,7 +190,7 @@ def find_members(source: Path, model: str, members: str, frames: int) -> dict[st
     """The files of the wanted members below `source`, by member name; None for `source` itself.
 
     Raises:
-        UserError: unknown choice, none found, or several files for one member.
+        UserError: unknown choice, none found, networks of another window, or several files for one member.
     """
     if model not in ("auto", *KINDS):
         raise UserError(f"model must be auto, cnn or rnn, not {model!r}")
@@ -197,9 +198,11 @@ def find_members(source: Path, model: str, members: str, frames: int) -> dict[st
     if not set(wanted) <= {"teacher", *STUDENTS}:
         raise UserError(f"members must be students, teacher, all or {STUDENTS[0]} ... {STUDENTS[-1]}, not {members!r}")
     if not is_container(source):
+        _check_window(source.parent, frames)
         return {member_of(source) or (wanted[0] if len(wanted) == 1 else "teacher"): None}
     files = [p for p in find_files(source, "*.pth") if not p.name.startswith("opt_")]
     folder = _folder(source, files, model, frames)
+    _check_window(source / folder, frames)
     found: dict[str, list[PurePosixPath]] = {name: [] for name in wanted}
     for path in files:
         name = member_of(path)
@@ -223,6 +226,13 @@ def member_of(path: PurePath) -> str | None:
         return "teacher"
     match = re.search(r"student_?(\d)", path.stem) or re.fullmatch(r"(\d)", path.stem)
     return f"student_{match[1]}" if match and f"student_{match[1]}" in STUDENTS else None
+
+
+def _check_window(folder: Path, frames: int) -> None:
+    """Refuse networks of another window than asked for, where their folder is called by it."""
+    window = re.fullmatch(r"Seq_len=(\d+)", folder.resolve().name)
+    if window and int(window[1]) != frames:
+        raise UserError(f"{folder} has windows of {window[1]} frames, not {frames}: give --frames {window[1]}")
 
 
 def _folder(source: Path, files: list[PurePosixPath], model: str, frames: int) -> PurePosixPath:
