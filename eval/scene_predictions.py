@@ -3,24 +3,29 @@
 A results file is a JSON list. Entries with `bbox` are detections: `{"image": FILE or "image_id": N, "bbox": [x, y,
 width, height], "score": S, "emotions": [...]}`, emotions in all of them or none. Entries with `person` are read at an
 annotated box: `{"image": FILE, "person": K, "emotions": [...], "vad": [valence, arousal, dominance]}`, K counting the
-picture's people from 0, values in [0, 1], `vad` optional. `image_id` counts pictures from 0 in the reader's order.
+picture's people from 0, values in [0, 1], `vad` optional. `image_id` is the id in COCO's annotations, or, in data sets
+without such ids, the picture's place in the reader's order from 0. Entries of another `category_id` than 1 are skipped.
 """
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from emotion.datasets.coco_person import PERSON
 from emotion.datasets.scenes import Scene, Scenes
 from emotion.errors import UserError
 from emotion.labels import VAD
+from eval.arrays import DAMAGED, read_arrays, unreadable, write_arrays
 from eval.parts import finish, in_parts, slices
-from eval.predictions import DAMAGED, SHOWN, origin, read_arrays, unreadable, write_arrays
+from eval.predictions import SHOWN, origin
 from eval.results import read_json
 from eval.scenes import Found
 
+LARGEST = sys.float_info.max  # integers of JSON have no end
 CHUNK = 16  # pictures per part that is kept on disk until the run is complete
 
 
@@ -129,6 +134,24 @@ def read_own(path: Path, about: dict[str, Any]) -> list[Found] | None:
         raise unreadable(path, error) from error
 
 
+def _check(one: Found, scene: Scene, emotions: int) -> None:
+    """What one picture's part of a file of ours must hold; see `Found`. In published mode boxes may have no area.
+
+    Raises:
+        ValueError: says what does not.
+    """
+    rows = {"people": len(scene), "vad": len(scene), "pc": len(scene), "fusion": len(scene)}
+    rows |= {"context": min(len(scene), 1), "boxes": len(one["boxes"]) if "boxes" in one else 0}
+    columns = {"boxes": (4,), "scores": (), "people": (emotions,), "emotions": (emotions,)}
+    columns |= {"vad": (3,), "detected vad": (3,)}
+    for key, values in one.items():
+        shape = (rows.get(key, rows["boxes"]), *columns.get(key, values.shape[1:]))
+        if values.shape != shape or not np.isfinite(values).all():
+            raise ValueError(f"{scene.file}: {key} of shape {values.shape}, expected finite numbers of shape {shape}")
+        if key in ("people", "emotions") and not ((values >= 0) & (values <= 1)).all():
+            raise ValueError(f"{scene.file}: {key} are not from 0 to 1")
+
+
 # -- COCO results files -----------------------------------------------------------------------------------------------
 
 
@@ -145,20 +168,31 @@ def read(path: Path, data: Scenes) -> list[Found]:
         found = read_own(path, {"fingerprint": data.fingerprint})
         if found is None or len(found) != len(data):
             raise UserError(f"{path} is of other scenes or labels than this {data.dataset} {data.split}; run it again")
+        try:
+            for one, scene in zip(found, data.scenes):
+                _check(one, scene, len(data.vocabulary))
+        except DAMAGED as error:
+            raise unreadable(path, error) from error
         return found
     entries = read_json(path)
     if not isinstance(entries, list):
         raise UserError(f"{path} is no COCO results file: expected a list of entries")
-    places = {s.file: i for i, s in enumerate(data.scenes)} | {i: i for i in range(len(data))}
+    places = {s.file: i for i, s in enumerate(data.scenes)}
+    places |= {s.about.get("id", i): i for i, s in enumerate(data.scenes)}
     boxes: list[list[Entry]] = [[] for _ in data.scenes]
     people: list[dict[int, Entry]] = [{} for _ in data.scenes]
-    problems = []
+    problems, persons = [], 0
     for number, entry in enumerate(entries):
         try:
+            if not _is_person(entry):
+                continue
+            persons += 1
             place = _place(entry, places)
             _add(entry, data.scenes[place], len(data.vocabulary), boxes[place], people[place])
         except ValueError as error:
             problems.append(f"{path} entry {number}: {error}")
+    if entries and not persons:
+        problems.append(f"{path}: none of {len(entries)} entries is of category {PERSON}, person")
     problems += [f"{path}: {text}" for text in _incomplete(boxes, people, data)]
     if problems:
         more = f"\n... and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
@@ -184,9 +218,16 @@ def _incomplete(boxes: list[list[Entry]], people: list[dict[int, Entry]], data: 
     return problems
 
 
-def _place(entry: Any, places: dict[Any, int]) -> int:
+def _is_person(entry: Any) -> bool:
     if not isinstance(entry, dict):
         raise ValueError("not an object")
+    category = entry.get("category_id", PERSON)
+    if type(category) is not int:
+        raise ValueError(f"category_id is {category!r}, expected a number, {PERSON} for persons")
+    return category == PERSON
+
+
+def _place(entry: dict[str, Any], places: dict[Any, int]) -> int:
     name = entry.get("image", entry.get("image_id"))
     if not isinstance(name, (str, int)) or isinstance(name, bool) or name not in places:
         raise ValueError(f"no picture {name!r} in this split")
@@ -216,7 +257,7 @@ def _add(entry: dict[str, Any], scene: Scene, emotions: int, boxes: list[Entry],
 
 def _vector(values: Any, length: int, name: str, low: float, high: float) -> list[float]:
     wrong = not isinstance(values, list) or len(values) != length
-    if wrong or not all(type(v) in (int, float) and low <= v <= high and np.isfinite(v) for v in values):
+    if wrong or not all(type(v) in (int, float) and low <= v <= high and abs(v) <= LARGEST for v in values):
         limits = f" from {low:g} to {high:g}" if np.isfinite(high) else ""
         given = repr(values) if length < 10 or not isinstance(values, list) else f"a list of {len(values)}"
         raise ValueError(f"{name} is {given}, expected {length} numbers{limits}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 
 import numpy as np
@@ -271,89 +270,3 @@ def test_without_annotated_vad_there_is_no_error_of_it(tmp_path: Path) -> None:
     found = [{"people": np.full((len(s), len(EMOTIC)), 0.5), "vad": np.full((len(s), 3), 0.5)} for s in data.scenes]
     assert "VAD error" in scenes.score(found, data, draws=5)["emotions"].metrics
     assert "VAD error" not in scenes.score(found, bare, draws=5)["emotions"].metrics
-
-
-# -- COCO results files ----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def persons(tmp_path: Path) -> Path:
-    return datasets.reader("coco_person").fake(tmp_path / "persons")
-
-
-def detections(persons: Path) -> list[dict]:
-    """COCO results: every person, moved by a few pixels, and one box where nobody is."""
-    data = datasets.reader("coco_person").load(persons, "test")
-    out = [{"image_id": 0, "bbox": [1, 1, 20, 20], "score": 0.2}]
-    for scene in data.scenes:
-        for x0, y0, x1, y1 in scene.boxes:
-            out.append({"image": scene.file, "bbox": [x0 + 2, y0 + 1, x1 - x0, y1 - y0], "score": 0.9})
-    return out
-
-
-def score(persons: Path, entries: list, out: Path) -> int:
-    path = out / "found.json"
-    path.write_text(json.dumps(entries), encoding="utf-8")
-    given = ["--dataset", "coco_person", "--data", str(persons), "--out", str(out / "results")]
-    return main(["score", "--predictions", str(path), "--name", "theirs", *given])
-
-
-def test_coco_results_are_scored(persons: Path, tmp_path: Path) -> None:
-    entries = detections(persons)
-    assert score(persons, entries, tmp_path) == 0
-    found = results.read(tmp_path / "results" / "theirs--coco_person--test.json").tasks["detection"]
-    data = datasets.reader("coco_person").load(persons, "test")
-    rows = [{"boxes": np.zeros((0, 4)), "scores": np.zeros(0)} for _ in data.scenes]
-    for i, scene in enumerate(data.scenes):
-        boxes = (scene.boxes + np.array([2, 1, 2, 1])).tolist()
-        boxes += [[1, 1, 21, 21]] if i == 0 else []
-        rows[i] = {"boxes": np.array(boxes), "scores": np.array([0.9] * len(scene) + [0.2] * (i == 0))}
-    expected = detection_ap(rows, [{"boxes": s.boxes} for s in data.scenes])
-    assert found.metrics["AP"].value == pytest.approx(expected["AP"])
-    assert found.metrics["AP"].low <= found.metrics["AP"].value <= found.metrics["AP"].high
-    assert found.n == sum(len(s) for s in data.scenes)
-
-
-@pytest.mark.parametrize(
-    ("entry", "message"),
-    [
-        ({"image_id": 99, "bbox": [0, 0, 1, 1], "score": 1}, "entry 0: no picture 99 in this split"),
-        ({"image_id": 0, "bbox": [0, 0, 0, 5], "score": 1}, "has no area"),
-        ({"image_id": 0, "bbox": [500, 0, 5, 5], "score": 1}, "lies outside test_0.png (128 x 96)"),
-        ({"image_id": 0, "bbox": [0, 0, 5], "score": 1}, "bbox is [0, 0, 5], expected 4 numbers"),
-        ({"image_id": 0, "bbox": [0, 0, 5, 5], "score": float("nan")}, "score is [nan]"),
-        ({"image_id": 0, "bbox": [0, 0, 5, 5]}, "score is [None]"),
-        ({"image_id": 0, "person": 3}, "person 3 with emotions expected"),
-        ({"image_id": 0, "bbox": [0, 0, 5, 5], "score": 1, "emotions": []}, "the data set has none"),
-        ("text", "entry 0: not an object"),
-        ({"image_id": True, "bbox": [0, 0, 5, 5], "score": 1}, "no picture True"),
-        ({"image_id": 0, "bbox": [0, 0, 5, 5], "score": True}, "score is [True]"),
-    ],
-)
-def test_wrong_entries_are_named(entry, message: str, persons: Path, tmp_path: Path, capsys) -> None:
-    assert score(persons, [entry], tmp_path) == 2
-    assert message in capsys.readouterr().err and not (tmp_path / "results").exists()
-
-
-def test_emotions_at_annotated_boxes(tmp_path: Path) -> None:
-    data = datasets.reader("emotic").load(datasets.reader("emotic").fake(tmp_path / "emotic"), "test")
-    perfect = [{"image": s.file, "person": k, "emotions": row.tolist()}
-               for s in data.scenes for k, row in enumerate(data.targets(s)[0])]  # fmt: skip
-    path = tmp_path / "found.json"
-    path.write_text(json.dumps(perfect), encoding="utf-8")
-    found = scenes.score(scene_predictions.read(path, data), data, draws=5)
-    assert set(found) == {"emotions"}
-    assert found["emotions"].metrics["mAP"].value == pytest.approx(
-        np.mean([v > 0 for v in found["emotions"].per_label["AP"].values()])
-    )
-    few = [e | {"vad": [0.5, 0.5, 0.5]} if k else e for k, e in enumerate(perfect)]
-    path.write_text(json.dumps(few), encoding="utf-8")
-    with pytest.raises(UserError, match=r"1 of .* people have no vad"):
-        scene_predictions.read(path, data)
-    boxes = [{"image_id": 0, "bbox": [1, 1, 9, 9], "score": 1} | more for more in ({}, {"emotions": [0.1] * 26})]
-    path.write_text(json.dumps(boxes), encoding="utf-8")
-    with pytest.raises(UserError, match="1 of 2 detections have no emotions"):
-        scene_predictions.read(path, data)
-    path.write_text(json.dumps(perfect[1:]), encoding="utf-8")
-    with pytest.raises(UserError, match="emotions are given for"):
-        scene_predictions.read(path, data)

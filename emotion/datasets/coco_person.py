@@ -88,24 +88,26 @@ def _read(path: Path) -> dict[str, Any]:
         for number, row in enumerate(table[kind]):
             if missing := [f for f in fields if not isinstance(row, dict) or f not in row]:
                 raise UserError(f"{path}, {kind}, entry {number} lacks {', '.join(missing)}")
+            if not isinstance(row[fields[0]], (int, str)):
+                raise UserError(f"{path}, {kind}, entry {number}: {fields[0]} {row[fields[0]]!r} is no id")
     return table
 
 
 def _scene(image: dict[str, Any], people: list[tuple[int, dict[str, Any]]], notices: list[str]) -> Scene:
     try:
         boxes = np.array([a["bbox"] for _, a in people], np.float64).reshape(len(people), 4)
-        size = (int(image["width"]), int(image["height"]))
+        size, complete_from = (int(image["width"]), int(image["height"])), float(image.get("complete_from_height", 0))
     except (TypeError, ValueError) as error:
         raise UserError(f"annotations.json, image {image['id']}: a size or box is not of numbers: {error}") from error
     boxes[:, 2:] += boxes[:, :2]
     return make_scene(
-        image["file_name"],
+        str(image["file_name"]),
         size,
         boxes,
         notices,
         rows=np.array([row for row, _ in people], int),
         crowd=np.array([bool(a.get("iscrowd", 0)) for _, a in people], bool),
-        complete_from=float(image.get("complete_from_height", 0)),
+        complete_from=complete_from,
         about={"id": image["id"]},
     )
 
