@@ -1,4 +1,4 @@
-"""Command line: `python -m eval run | score | compare | datasets | leaderboard | card | bench`.
+"""Command line: `python -m eval run | score | compare | datasets | leaderboard | card | ood | bench`.
 
 Exit codes: 0 done, 2 something the user can mend (told on stderr), 130 stopped by Ctrl-C.
 A command's module is imported when it is called: `leaderboard` must not wait for torch.
@@ -37,6 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     _published(sub)
     text = "BENet: also ask the person, background and fusion heads, for their figures and those of means of heads"
     sub.add_argument("--heads", action="store_true", help=text)
+    _dropout(sub)
     sub.add_argument("--batch", type=_positive, default=32, help="faces per forward pass; default: %(default)s")
     sub.add_argument("--device", default="cpu", help="cpu, cuda, mps ...; default: %(default)s")
     sub.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -73,6 +74,18 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--read", action="store_true", help="print what the card says")
     sub.add_argument("--results", type=Path, action="append", default=[], metavar="DIR", help="further result files")
 
+    sub = command(
+        "ood", "ood:run", "does a face model doubt what is no face? folders of face crops and of other pictures"
+    )
+    sub.add_argument("--model", required=True, metavar="NAME|FOLDER")
+    sub.add_argument("--faces", required=True, type=Path, metavar="DIR", help="face crops")
+    sub.add_argument(
+        "--others", required=True, type=Path, metavar="DIR", help="pictures of anything else, read as crops"
+    )
+    _dropout(sub)
+    sub.add_argument("--device", default="cpu", help="cpu, cuda, mps ...; default: %(default)s")
+    sub.add_argument("-o", "--out", required=True, type=Path, metavar="DIR", help="where figures and drawing go")
+
     sub = command("bench", "bench:run", "speed and size of models on this machine")
     sub.add_argument("models", nargs="*", metavar="NAME|FOLDER", help="default: every registered one")
     sub.add_argument("--seconds", type=float, default=2.0, help="time per figure; default: %(default)s")
@@ -95,6 +108,11 @@ def _data(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--split", default="test", help="default: %(default)s")
     sub.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="argument of the reader")
     sub.add_argument("--out", type=Path, default=results.FOLDER, metavar="DIR", help="where results are kept")
+
+
+def _dropout(sub: argparse.ArgumentParser) -> None:
+    text = "EMENet: read every face so often with dropout on (Monte Carlo dropout); the baseline of an ensemble"
+    sub.add_argument("--mc-dropout", type=int, default=0, metavar="PASSES", help=text)
 
 
 def _published(sub: argparse.ArgumentParser) -> None:

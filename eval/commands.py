@@ -6,6 +6,7 @@ import argparse
 import datetime
 import hashlib
 import inspect
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +24,14 @@ DIFFERING = 10  # samples that `compare` lists
 
 def run(args: argparse.Namespace) -> int:
     """`run`: predictions and a result file of one model."""
-    from emotion import hub
+    from emotion import hub, uncertainty
     from eval import runner
 
     loaded = data.load(args.dataset, args.data, args.split, args.option)
     is_scenes = data.is_scenes(loaded, args)
     model = hub.load(args.model, args.device)
+    if args.mc_dropout:
+        uncertainty.monte_carlo(model, args.mc_dropout)
     path = args.out / "predictions" / f"{_name(args, model.card.name, model.card.sha256)}.npz"
     if is_scenes:
         found, speed = scene_predictions.predict(model, loaded, path, args.published, args.quiet, args.heads)
@@ -42,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
             runner.check(model)
             found, speed = runner.predict(model, loaded, path, args.batch, args.device, args.quiet)
             tasks = scoring.score(found, loaded)
+            tasks = {name: replace(task, notes=(*task.notes, *_dropout(args))) for name, task in tasks.items()}
     return _finish(args, tasks, about, runner.describe(model.cpu()), path, speed)
 
 
@@ -75,7 +79,7 @@ def _name(args: argparse.Namespace, model: str, sha256: str = "") -> str:
     A model's name stands for the weights that the registry knows by it, else for those that were measured first. Other
     weights of that name add their checksum, so that they overwrite nothing.
     """
-    parts = [args.split, *args.option] + (["published"] if getattr(args, "published", False) else [])
+    parts = [args.split, *args.option] + (["published"] if getattr(args, "published", False) else []) + _dropout(args)
     plain = results.file_name(model, args.dataset, " ".join(parts))
     entry = registry.entries().get(model)
     known = (entry.sha256 if entry else "") or _measured(args.out / f"{plain}.json")
@@ -90,6 +94,12 @@ def _measured(path: Path) -> str:
         return results.read(path).model.sha256 if path.is_file() else ""
     except UserError:
         return ""
+
+
+def _dropout(args: argparse.Namespace) -> list[str]:
+    """What to say of a run with Monte Carlo dropout; nothing without."""
+    passes = getattr(args, "mc_dropout", 0)
+    return [f"Monte Carlo dropout, {passes} passes"] if passes else []
 
 
 def _finish(
@@ -126,6 +136,7 @@ def _command(args: argparse.Namespace, model: str) -> str:
     asked = f"--model {model}" if args.command == "run" else f"--predictions FILE --name {model}"
     options = "".join(f" --option {o}" for o in args.option) + (" --published" if args.published else "")
     options += " --heads" if getattr(args, "heads", False) else ""
+    options += f" --mc-dropout {passes}" if (passes := getattr(args, "mc_dropout", 0)) else ""
     return f"python -m eval {args.command} {asked} --dataset {args.dataset} --data DIR --split {args.split}{options}"
 
 

@@ -175,7 +175,8 @@ def concatenate(parts: list[Predictions]) -> Predictions:
 
 def origin(model: Any, data: Any) -> dict[str, Any]:
     """What predictions are of (a loaded model, samples or scenes); only parts of the same are put together."""
-    return {
+    passes = getattr(model, "passes", 0)  # of Monte Carlo dropout
+    return ({"mc_dropout": passes} if passes else {}) | {
         "model": model.card.name,
         "sha256": model.card.sha256,
         "config": hashlib.sha256(repr(model.config).encode()).hexdigest(),

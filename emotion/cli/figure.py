@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from emotion import draw, figures, hub
+from emotion import draw, figures, hub, uncertainty
 from emotion.cli.analyze import checked_device, chosen_detector
 from emotion.cli.console import show
 from emotion.cli.films import make_folder
@@ -26,9 +26,7 @@ def run(args: argparse.Namespace) -> int:
     """The command; writes one figure per face, and one picture and table of all landmarks."""
     model = hub.load(args.model, checked_device(args.device))
     if args.mc_dropout:
-        if not hasattr(model, "with_mc_dropout"):
-            raise UserError(f"{args.model} has no Monte Carlo dropout; EMENet's models have")
-        model.with_mc_dropout(args.mc_dropout)
+        uncertainty.monte_carlo(model, args.mc_dropout)
     detector = args.detector and chosen_detector(args.detector, args.device)
     predictor = FacePredictor(model, detector, args.faces, args.device)
     picture, stem = read_image(args.picture), args.picture.stem
@@ -50,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         write_file(written[-1], _table(points))
     if not written:
         raise UserError(f"{result.model} predicts {', '.join(result.tasks)}; there is no figure of that")
-    show(*map(str, written))
+    show(*map(str, written), *result.notes)
     return 0
 
 
