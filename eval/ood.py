@@ -101,7 +101,7 @@ def read(model: Any, files: list[Path], device: str = "cpu") -> Tasks:
 def doubts(tasks: Tasks) -> dict[str, np.ndarray]:
     """Every uncertainty of N pictures, "<task>, <kind>" -> [N]; the mean over action units or both values."""
     found = {f"{name.replace('_', ' ')}, {k}": u for name, task in tasks.items() for k, u in task.uncertainty.items()}
-    return {name: u.reshape(len(u), -1).mean(axis=1) for name, u in found.items()}
+    return {name: u.reshape(len(u), -1).mean(axis=1, dtype=np.float64) for name, u in found.items()}
 
 
 def compare(faces: Tasks, others: Tasks, seed: int = 0) -> dict[str, Detection]:
@@ -144,10 +144,11 @@ def plot(faces: Tasks, others: Tasks) -> Figure:
 
 
 def _histogram(axes: Axes, values: dict[str, np.ndarray]) -> None:
-    limits = min(v.min() for v in values.values()), max(v.max() for v in values.values())
+    low, high = min(v.min() for v in values.values()), max(v.max() for v in values.values())
+    edges = np.linspace(low, max(high, low + 1e-3), BINS + 1)
     for who, v in values.items():
         share = np.full(len(v), 1 / len(v))
-        axes.hist(v, BINS, limits, weights=share, label=who, color=COLOURS[who], alpha=0.55)
+        axes.hist(v, edges, weights=share, label=who, color=COLOURS[who], alpha=0.55)
 
 
 def _against(axes: Axes, tasks: dict[str, Task], kind: str) -> None:
