@@ -5,7 +5,7 @@ the environment variable EMOTION_HUB says whose repositories to trust. HF_TOKEN,
 HF_HUB_OFFLINE mean what they mean to `huggingface_hub`, which does the work.
 
 A Hub, or who poses as one, is not trusted: nothing that it says becomes a path before it has the form of a checksum,
-no file becomes larger than it may be, and a token is sent to nobody else.
+no file becomes larger than it may be, and no token is sent on to another host than the official Hub's.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from emotion.remote_errors import NoHub, explained, sensible
 NAMESPACE = "EMOTION_HUB"
 LIMIT = 4_000_000_000  # bytes of a file of weights; the largest known checkpoint has a sixth of this
 SMALL = 1_000_000  # bytes of any other file; the largest known configuration has a hundredth of this
+OFFICIAL = ("https", "huggingface.co")  # where mirrors send those who need a token
 COMMIT, SHA256 = re.compile(r"[0-9a-f]{40}"), re.compile(r"[0-9a-f]{64}")
 NAME = re.compile(r"(?:hf://)?(\w[\w.-]*/\w[\w.-]*)(?:@(\S+))?")  # so ./folder, ../folder and /folder are not names
 
@@ -222,8 +223,8 @@ def _bring(place: Repo, file: File, blobs: Path, token: str | bool | None, force
         if file.sha256 and not force and (blobs / file.sha256).exists():
             return blobs / file.sha256
         location = get_hf_file_metadata(url, token=token).location
-        same_host = urlsplit(location)[:2] == urlsplit(url)[:2]  # a token is for the Hub, not for its storage
-        headers = build_hf_headers(token=token if same_host else False, library_name="emotion")
+        own = urlsplit(location)[:2] in (urlsplit(url)[:2], OFFICIAL)  # a token is for a Hub, not for its storage
+        headers = build_hf_headers(token=token if own else False, library_name="emotion")
         try:
             with partial.open("ab" if file.sha256 and not force else "wb") as out:
                 capped: Any = _Capped(out, file)

@@ -158,6 +158,22 @@ def test_the_token_goes_to_the_hub_only(hub: Hub) -> None:
     assert hub.authorised and not any("/storage/" in request for request in hub.authorised)
 
 
+def test_the_token_is_not_sent_on(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither where the answer to HEAD says that a file lies elsewhere, nor where only that to GET does."""
+    plain = Handler.resolve
+
+    def elsewhere(self: Handler, kind: str | None, name: str, revision: str, path: str) -> None:
+        if "localhost" in self.headers["Host"] or (self.command == "HEAD" and path == "README.md"):
+            return plain(self, kind, name, revision, path)
+        self.send(b"", {"Location": f"http://localhost:{self.hub.port}{self.path}"}, 302)
+
+    monkeypatch.setattr(Handler, "resolve", elsewhere)
+    assert fetch(token=READER) == WANTED
+    away = [request for request in hub.authorised if "/resolve/" in request]
+    assert sorted({request.split()[0] for request in away}) == ["GET", "HEAD"] and len(away) == 4
+    assert sum(request.startswith("GET") for request in away) == 1  # the one that the Hub itself seemed to answer
+
+
 def test_offline_and_unreachable(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     fetch()
     hub.seen.clear()
