@@ -14,8 +14,10 @@ import yaml
 from emotion import hub
 from emotion.datasets import Samples, ravdess
 from emotion.errors import UserError
+from emotion.importers.avfusion import original_input
 from emotion.labels import RAVDESS
 from emotion.models.avfusion import CONDITIONS, AVFusion, AVFusionConfig, Clips
+from emotion.models.avfusion_audio import clip_samples, mfcc
 from emotion.models.base import ClipInput, FaceInput, VectorInput
 from emotion.models.efficientface import EfficientFace, EfficientFaceConfig
 from train import __main__ as command
@@ -131,14 +133,70 @@ def test_voices_alone(tmp_path: Path, data: Path) -> None:
         ClipData([*trained.train.parts, *films.parts], films.config, films.parts[0].labels["expression"])
 
 
+@pytest.mark.parametrize("visual", ["faces", "action_units"])
+def test_pictures_alone(visual: str, tmp_path: Path, data: Path) -> None:
+    sources = {r: [{"dataset": "ravdess", "split": r, "visual": visual, "sound": False}] for r in ("train", "valid")}
+    table = TINY if visual == "action_units" else FACES
+    for dropout in ("softhard", "hard"):
+        trained = trainee(
+            tmp_path, data, table, data=sources, mixup=0.2, standardise=True, modality_dropout=dropout,
+            vary={"speeds": [1.0, 1.1], "shift": 2, "masks": 1, "columns": 3}, noise=0.1,
+            stages=[{"epochs": 1, "lr": 0.01}],
+        )  # fmt: skip
+        before = trained.model.fc.weight.clone()
+        loop.fit(trained, tmp_path / dropout, loop.Settings())
+        assert not torch.equal(trained.model.fc.weight, before)
+        assert set(trained.evaluate(trained.model, trained.stages()[0])) == {"score", "accuracy_video"}
+    _, kept = avfusion.condition_table(trained.model, trained.valid)
+    assert set(kept) == {f"{c}/{m}" for c in ("video", "noisy video") for m in ("accuracy", "uar", "f1")}
+    heard = trainee(tmp_path, data, table)
+    with pytest.raises(UserError, match="some clips have pictures alone"):
+        ClipData([*trained.train.parts, *heard.train.parts], trained.train.config, RAVDESS)
+    assert trained.train.only(trained.train.classes.numpy() < 4).features is None
+
+
+def test_going_on_keeps_what_the_network_saw(tmp_path: Path, data: Path) -> None:
+    known = replace(original_input(), frames=FRAMES, visual=replace(original_input().visual, size=(SIZE, SIZE)))
+    torch.manual_seed(3)
+    begin = AVFusion(AVFusionConfig(input=known, heads=4))
+    hub.save(begin, "avfusion", tmp_path / "begin", hub.Card("avfusion_ia.begin", "MIT", True), "# Untrained\n")
+    recipe = recipes.load(recipe_file(tmp_path, FACES))
+    run = avfusion.build(recipe, {"ravdess": data}, str(tmp_path / "begin"))
+    assert recipe.rest["standardise"] and run.model.config.heads == 4
+    audio, pictures, _ = run.model.inputs(*run.train.__getitems__([0, 1])[:2])
+    entry = run.train.parts[0].picture(0)
+    own = begin.inputs(mfcc(clip_samples(entry.sound, known, 0.0), known.audio)[None], np.array(entry.visual)[None])
+    torch.testing.assert_close(audio[:1], own.audio)
+    torch.testing.assert_close(pictures[:1], own.visual)
+    assert all(torch.equal(run.model.state_dict()[name], value) for name, value in begin.state_dict().items())
+    with pytest.raises(UserError, match="face crops; the recipe's input is the measurements AU04_r"):
+        avfusion.build(recipes.load(recipe_file(tmp_path)), {"ravdess": data}, str(tmp_path / "begin"))
+
+
+def test_cards_say_that_faces_are_borrowed(tmp_path: Path, data: Path) -> None:
+    sources = {r: [{"dataset": "ravdess", "split": r, "visual": "none"}] for r in ("train", "valid")}
+    network = TINY["model"] | {"input": {"visual": {"names": ["v"]}, "frames": FRAMES}}
+    run = trainee(tmp_path, data, data=sources, model=network)
+    faces = BorrowedFaces(
+        [grey_faces(RAVDESS)], RAVDESS, FaceInput(size=(SIZE, SIZE)), {}, lambda x: x[:, 0, 0, :1].astype(np.float32)
+    )
+    recipe = recipes.load(str(tmp_path / "tiny.yaml"))
+    text = avfusion.report(run, recipe, "train")[1]
+    assert "(voice alone, published" in text and "| audio |" in text
+    run.options = replace(run.options, borrow={})
+    run.train, run.valid = (ClipData(d.parts, run.model.config.input, RAVDESS, faces) for d in (run.train, run.valid))
+    text = avfusion.report(run, recipe, "train")[1]
+    assert "(borrowed faces, published" in text and "(none" not in text
+    assert "| voice and borrowed face |" in text and "| borrowed face alone |" in text and "| both |" not in text
+
+
 def test_starting_from_other_checkpoints() -> None:
     face = ClipInput(visual=FaceInput(size=(SIZE, SIZE)), frames=FRAMES)
     torch.manual_seed(1)
     eye = EfficientFace(EfficientFaceConfig())
     model = AVFusion(AVFusionConfig(input=face))
     avfusion.start(model, eye)
-    for name, value in eye.backbone.state_dict().items():
-        assert torch.equal(model.backbone.state_dict()[name], value)
+    assert all(torch.equal(model.backbone.state_dict()[k], value) for k, value in eye.backbone.state_dict().items())
     other = AVFusion(AVFusionConfig(input=face))
     avfusion.start(other, model)
     assert torch.equal(other.fc.weight, model.fc.weight)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ from emotion.datasets import ravdess
 from emotion.errors import UserError
 from emotion.measures import FaceMeter
 from emotion.models.avfusion import AVFusion, AVFusionConfig, Clips, under
-from emotion.models.base import FaceInput
+from emotion.models.base import FaceInput, VectorInput
 from emotion.models.efficientface import EfficientFace
 from eval.metrics.expression.expression_core import confusion, scores
 from train import report as figures_of
@@ -42,6 +44,13 @@ BORROWED = (
     "expression from other sets, different ones in training and test{instead}. Figures with both modalities say how "
     "well two independent sources of evidence are joined, not how good the model is on films."
 )
+BORROWED_ROWS = {
+    "both": "voice and borrowed face",
+    "audio": "voice alone",
+    "video": "borrowed face alone",
+    "noisy audio": "noisy voice, borrowed face",
+    "noisy video": "voice, noisy borrowed face",
+}
 
 
 @dataclass(frozen=True)
@@ -139,11 +148,12 @@ class AVFusionTrainee:
         if self.model.backbone is not None:
             visual = None if visual is None else np.stack([self.options.turn(crops) for crops in visual])
             self.model.backbone.train(any(p.requires_grad for p in self.model.backbone.parameters()))
-        clips = to(self.model.inputs(features, visual), next(self.model.parameters()).device)
-        clips, classes = clips._replace(audio=self.options.vary(clips.audio)), classes.to(clips.audio.device)
-        if self.options.noise:
-            measured = visual is not None and visual.ndim == 3
-            clips = Clips(self._disturb(clips.audio), self._disturb(clips.visual) if measured else clips.visual)
+        device = next(self.model.parameters()).device
+        clips, classes = to(self.model.inputs(features, visual), device), classes.to(device)
+        if clips.audio is not None:
+            clips = clips._replace(audio=self._disturb(self.options.vary(clips.audio)))
+        if visual is not None and visual.ndim == 3:
+            clips = clips._replace(visual=self._disturb(clips.visual))
         if self.options.mixup:
             targets = F.one_hot(classes, len(self.model.config.labels)).float()
             clips, classes = mixup(clips, targets, self.options.mixup)
@@ -151,14 +161,14 @@ class AVFusionTrainee:
         return F.cross_entropy(model(clips)["expression"].float(), classes, label_smoothing=self.options.smoothing)
 
     def _disturb(self, x: Tensor) -> Tensor:
-        return x + self.options.noise * torch.randn_like(x)
+        return x + self.options.noise * torch.randn_like(x) if self.options.noise else x
 
     def evaluate(self, model: nn.Module, stage: Stage) -> dict[str, float]:
         """Validation accuracy under the conditions that `select` asks for; their mean is the "score"."""
         if self.valid is None:
             return {"score": 0.0}
         asked = ("both", "audio", "video") if self.options.select == "mean" else ("both",)
-        conditions = [c for c in asked if c in self.valid.conditions] or ["audio"]
+        conditions = [c for c in asked if c in self.valid.conditions] or self.valid.conditions[:1]
         accuracy = {c: top(predict(model, self.valid, c), self.valid.classes, 1) for c in conditions}
         return {"score": sum(accuracy.values()) / len(accuracy)} | {f"accuracy_{c}": a for c, a in accuracy.items()}
 
@@ -225,12 +235,14 @@ def build(recipe: Recipe, folders: dict[str, Path], init: str | None) -> AVFusio
     Args:
         recipe: its fields beside the usual ones are `model` (the network's config) and those of `Options`.
         folders: of the data sets.
-        init: checkpoint to start from: a fusion model of the same shape, or an EfficientFace as the network's eye.
+        init: checkpoint to start from: a fusion model of the same shape, whose input and attention heads are taken
+            over with its weights, or an EfficientFace as the network's eye.
 
     Raises:
         UserError: the recipe's fields, its data, or the checkpoint to start from do not fit.
     """
-    config, options = plan(recipe, folders)
+    begin = hub.load(init) if init else None
+    config, options = plan(recipe, folders, begin)
     parts = {role: samples(recipe, role, folders) for role in ("train", "valid", "test")}
     if not parts["train"] or not parts["valid"]:
         raise UserError("the recipe needs data for train and valid")
@@ -241,12 +253,12 @@ def build(recipe: Recipe, folders: dict[str, Path], init: str | None) -> AVFusio
             faces = lenders(recipe, role, folders, config, options)
             speeds = options.vary.speeds if train else (1.0,)
             data[role] = ClipData(clips, config.input, config.labels, faces, not train, speeds)
-    model = fresh(config, options, data["train"], recipe.settings.seed, init)
+    model = fresh(config, options, data["train"], recipe.settings.seed, begin)
     return AVFusionTrainee(model, data["train"], data["valid"], data.get("test"), options)
 
 
-def plan(recipe: Recipe, folders: dict[str, Path]) -> tuple[AVFusionConfig, Options]:
-    """The network's config and the training options that a recipe asks for.
+def plan(recipe: Recipe, folders: dict[str, Path], begin: nn.Module | None = None) -> tuple[AVFusionConfig, Options]:
+    """The network's config and the training options that a recipe asks for, going on from `begin`; see `continued`.
 
     Raises:
         UserError: they do not fit.
@@ -256,7 +268,27 @@ def plan(recipe: Recipe, folders: dict[str, Path]) -> tuple[AVFusionConfig, Opti
     rest["stages"] = [parse(Phase, p, f"stage {k + 1}") for k, p in enumerate(rest.get("stages", ()))]
     for name, cls in (("turn", Turn), ("vary", Vary)):
         rest[name] = parse(cls, rest.get(name, {}), name)
-    return config, parse(Options, rest, "recipe")
+    return continued(config, parse(Options, rest, "recipe"), begin)
+
+
+def continued(config: AVFusionConfig, options: Options, begin: nn.Module | None) -> tuple[AVFusionConfig, Options]:
+    """A fusion network goes on with the input that its weights know, standardisation included, and their heads.
+
+    Raises:
+        UserError: the recipe's data give the network something else to see.
+    """
+    if not isinstance(begin, AVFusion):
+        return config, options
+    asked, known = (_sight(c.input.visual) for c in (config, begin.config))
+    if asked != known:
+        raise UserError(f"the checkpoint to start from sees {known}; the recipe's input is {asked}")
+    return replace(config, input=begin.config.input, heads=begin.config.heads), replace(options, standardise=False)
+
+
+def _sight(visual: FaceInput | VectorInput) -> str:
+    if isinstance(visual, FaceInput):
+        return "face crops"
+    return f"the measurements {', '.join(visual.names)}" + (f" of {visual.measured_by}" if visual.measured_by else "")
 
 
 def lenders(
@@ -272,12 +304,12 @@ def lenders(
     return BorrowedFaces(faces, config.labels, meter.input, options.borrow, meter)
 
 
-def fresh(config: AVFusionConfig, options: Options, train: ClipData, seed: int, init: str | None) -> AVFusion:
-    """A network to be trained on `train`, from random weights or from the checkpoint `init`."""
+def fresh(config: AVFusionConfig, options: Options, train: ClipData, seed: int, begin: nn.Module | None) -> AVFusion:
+    """A network to be trained on `train`, from random weights or from those of `begin`."""
     torch.manual_seed(seed)
     model = AVFusion(replace(config, input=standardised(train)) if options.standardise else config)
-    if init:
-        start(model, hub.load(init))
+    if begin is not None:
+        start(model, begin)
     return model
 
 
@@ -322,10 +354,13 @@ def report(trainee: AVFusionTrainee, recipe: Recipe, command: str) -> tuple[hub.
     for data in (d for d in (trainee.test, trainee.valid) if d is not None):
         part = data.parts[0]
         where = f"{part.dataset}/{part.split}"
-        lines += ["", f"### {where}: {len(data)} clips of {len(set(data.groups))} speakers ({part.protocol})", ""]
-        if trainee.options.borrow is not None:
-            lines += [BORROWED.format(instead=_stand_ins(trainee.options.borrow)), ""]
-        table, kept = condition_table(model, data)
+        borrow = trainee.options.borrow
+        lacking = "voice alone" if borrow is None else "borrowed faces"  # what "none" of the protocol comes to
+        protocol = part.protocol.replace("none", lacking, 1)
+        lines += ["", f"### {where}: {len(data)} clips of {len(set(data.groups))} speakers ({protocol})", ""]
+        if borrow is not None:
+            lines += [BORROWED.format(instead=_stand_ins(borrow)), ""]
+        table, kept = condition_table(model, data, {} if borrow is None else BORROWED_ROWS)
         lines += table
         measured |= {f"{where}/{name}": value for name, value in kept.items()}
     faces = recipe.data.get("faces_train", []) if trainee.options.borrow is not None else []
@@ -338,8 +373,10 @@ def _stand_ins(table: dict[str, str]) -> str:
     return "".join(f"; clips of {label} get {other} faces" for label, other in table.items())
 
 
-def condition_table(model: AVFusion, data: ClipData) -> tuple[list[str], dict[str, float]]:
-    """Figures per modality condition, as Markdown lines and as "condition/metric" -> value."""
+def condition_table(
+    model: AVFusion, data: ClipData, names: Mapping[str, str] = MappingProxyType({})
+) -> tuple[list[str], dict[str, float]]:
+    """Figures per modality condition, as Markdown lines (rows called as in `names`) and "condition/metric" -> value."""
     lines = ["| input | accuracy | 95 % | UAR | 95 % | macro F1 | top 5 |", "|---" * 7 + "|"]
     kept = {}
     for condition in data.conditions:
@@ -347,8 +384,8 @@ def condition_table(model: AVFusion, data: ClipData) -> tuple[list[str], dict[st
         row, spread = figures(logits, data.classes), interval(logits, data.classes, data.groups)
         low, high = ([f"{spread[m][end]:.3f}" for m in ("accuracy", "uar")] for end in (0, 1))
         lines.append(
-            f"| {condition} | {row['accuracy']:.4f} | {low[0]}-{high[0]} | {row['uar']:.4f} | {low[1]}-{high[1]} | "
-            f"{row['f1']:.4f} | {row['top5']:.4f} |"
+            f"| {names.get(condition, condition)} | {row['accuracy']:.4f} | {low[0]}-{high[0]} | {row['uar']:.4f} | "
+            f"{low[1]}-{high[1]} | {row['f1']:.4f} | {row['top5']:.4f} |"
         )
         kept |= {f"{condition}/{m}": round(row[m], 4) for m in ("accuracy", "uar", "f1")}
     lines += ["", "Intervals: 2,000 draws of whole speakers. Noise is added as mean + deviation of the batch."]

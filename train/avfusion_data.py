@@ -16,19 +16,20 @@ from torch.utils.data import DataLoader, Dataset
 
 from emotion.datasets import Samples
 from emotion.datasets.borrowed import pools
-from emotion.datasets.clips import Clip, middle
+from emotion.datasets.clips import middle
 from emotion.errors import UserError
 from emotion.faces import fit_picture
+from emotion.media.audio import Sound
 from emotion.models.avfusion import CONDITIONS, Clips
 from emotion.models.avfusion_audio import clip_samples, mfcc
-from emotion.models.base import ClipInput, FaceInput, VectorInput
+from emotion.models.base import AudioInput, ClipInput, FaceInput, VectorInput
 from train.data import arrange
 
 DROPOUTS = ("softhard", "hard", "noise", "none")
 
 HARD = {"sound": 0.25, "pictures": 0.5}  # shares of clips that lose it; voices are harder to learn
 
-Batch = tuple[np.ndarray, np.ndarray | None, Tensor]  # sound features, crops or measurements, classes
+Batch = tuple[np.ndarray | None, np.ndarray | None, Tensor]  # sound features, crops or measurements, classes
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,9 @@ class BorrowedFaces:
 
 
 class ClipData(Dataset):
-    """Clips of one or more data sets; where none has pictures and nobody lends any, they are of sound alone.
+    """Clips of one or more data sets.
+
+    Where none has sound, they are of pictures alone; where none has pictures and nobody lends any, of sound alone.
 
     Args:
         parts: samples whose `picture` gives a `Clip`.
@@ -141,7 +144,8 @@ class ClipData(Dataset):
         speeds: that the sound may be played at, the first being the one of fixed clips.
 
     Raises:
-        UserError: crops or measurements of another shape, some clips without, or labels that the network lacks.
+        UserError: crops or measurements of another shape, some clips without them or without sound, damaged files, or
+            labels that the network lacks.
     """
 
     def __init__(
@@ -158,38 +162,50 @@ class ClipData(Dataset):
         self.groups = np.concatenate([part.groups for part in self.parts])
         targets = np.concatenate([arrange(part, "expression", labels) for part in self.parts])
         self.classes = torch.from_numpy(targets).argmax(dim=1)
-        clips = [part.picture(i) for part, i in self.where]
-        self.variants = np.stack([[self._features(clip, speed) for clip in clips] for speed in speeds])
-        blind = {clip.visual is None for clip in clips}
+        heard, values, deaf, blind = [], [], set(), set()
+        for part, i in self.where:  # one at a time: crops stay open files for as long as they are kept
+            clip = part.picture(i)
+            deaf.add(clip.sound is None)
+            blind.add(clip.visual is None)
+            if clip.sound is not None:
+                heard.append([self._features(clip.sound, speed) for speed in speeds])
+            if isinstance(config.visual, VectorInput):
+                values.append(clip.visual)
         if borrowed is None and len(blind) > 1:
             raise UserError("some clips have sound alone: borrow faces for them, or load all clips without pictures")
+        if len(deaf) > 1:
+            raise UserError("some clips have pictures alone: load all clips without sound (sound: false), or none")
         self.sound_alone = borrowed is None and True in blind
+        self.variants = None if True in deaf else np.stack(heard, axis=1)
         self.vectors = None
         if isinstance(config.visual, VectorInput) and borrowed is None and not self.sound_alone:
-            self.vectors = np.stack([clip.visual for clip in clips])
+            self.vectors = np.stack(values)
             if self.vectors.shape[1:] != config.visual_shape:
                 raise UserError(f"the measurements have shape {self.vectors.shape[1:]}, expected {config.visual_shape}")
 
-    def _features(self, clip: Clip, speed: float) -> np.ndarray:
-        sound = replace(clip.sound, rate=round(clip.sound.rate * speed))
-        start = sound.start + middle(sound.seconds, self.config)
+    def _features(self, sound: Sound, speed: float) -> np.ndarray:
+        sound = replace(sound, rate=round(sound.rate * speed))
+        start = middle(sound.seconds, self.config, sound.start)
         return mfcc(clip_samples(sound, self.config, start), self.config.audio)
 
     @property
     def conditions(self) -> tuple[str, ...]:
         """The keys of `CONDITIONS` that a network can be tested under."""
+        if self.variants is None:
+            return "video", "noisy video"
         return ("audio", "noisy audio") if self.sound_alone else tuple(CONDITIONS)
 
     @property
-    def features(self) -> np.ndarray:
-        """Raw sound features [N, coefficients, columns] at the first speed."""
-        return self.variants[0]
+    def features(self) -> np.ndarray | None:
+        """Raw sound features [N, coefficients, columns] at the first speed; None for clips of pictures alone."""
+        return None if self.variants is None else self.variants[0]
 
     def only(self, chosen: np.ndarray, borrowed: BorrowedFaces | None = None, fixed: bool = True) -> ClipData:
         """These clips alone (bool [N]), with faces lent by `borrowed`; nothing is computed again."""
         rows, out = np.flatnonzero(chosen), copy.copy(self)
         out.where, out.groups, out.classes = [self.where[i] for i in rows], self.groups[rows], self.classes[rows]
-        out.variants, out.vectors = self.variants[:, rows], None if self.vectors is None else self.vectors[rows]
+        out.variants = None if self.variants is None else self.variants[:, rows]
+        out.vectors = None if self.vectors is None else self.vectors[rows]
         out.borrowed, out.fixed = borrowed, fixed
         return out
 
@@ -208,10 +224,13 @@ class ClipData(Dataset):
         return crops
 
     def __getitems__(self, indices: list[int]) -> Batch:
-        """Raw features [B, C, columns], uint8 crops [B, T, H, W, 3] or measurements [B, T, V] or None, classes [B]."""
+        """Raw features [B, C, columns] or None, uint8 crops [B, T, H, W, 3] or measurements [B, T, V] or None, and
+        classes [B]."""
         visual = None
         if not self.sound_alone:
             visual = np.stack([self._crops(i) for i in indices]) if self.vectors is None else self.vectors[indices]
+        if self.variants is None:
+            return None, visual, self.classes[indices]
         speeds = [0 if self.fixed else random.randrange(len(self.variants)) for _ in indices]
         return self.variants[speeds, indices], visual, self.classes[indices]
 
@@ -226,15 +245,20 @@ def _whole(batch: Batch) -> Batch:
 
 
 def standardised(data: ClipData) -> ClipInput:
-    """The data's input description with mean and deviation of its sound features (and measurements) filled in."""
-    config, features = data.config, data.features.transpose(0, 2, 1).reshape(-1, data.features.shape[1])
-    audio = replace(config.audio, mean=_floats(features.mean(axis=0)), std=_floats(features.std(axis=0)))
+    """The data's input description with mean and deviation of its sound features and measurements filled in."""
+    config = data.config
+    audio = config.audio if data.features is None else _standardised_sound(config.audio, data.features)
     if data.sound_alone or not isinstance(config.visual, VectorInput):
         return replace(config, audio=audio)
     values = np.concatenate(list(data.borrowed.measured.values()) if data.vectors is None else data.vectors)
     spread = np.maximum(values.std(axis=0), 1e-3)  # a measurement that hardly varies must not be blown up
     visual = replace(config.visual, mean=_floats(values.mean(axis=0)), std=_floats(spread))
     return replace(config, audio=audio, visual=visual)
+
+
+def _standardised_sound(config: AudioInput, features: np.ndarray) -> AudioInput:
+    columns = features.transpose(0, 2, 1).reshape(-1, features.shape[1])
+    return replace(config, mean=_floats(columns.mean(axis=0)), std=_floats(columns.std(axis=0)))
 
 
 def _floats(values: np.ndarray) -> tuple[float, ...]:
@@ -247,7 +271,7 @@ def modality_dropout(clips: Clips, classes: Tensor, kind: str) -> tuple[Clips, T
     Draws come from torch's global CPU generator, whatever device the clips are on.
 
     Args:
-        clips: both modalities; those of sound alone stay as they are.
+        clips: both modalities; those of one alone stay as they are.
         classes: [B], or probabilities [B, K].
         kind: "softhard" (4 B clips: whole, blended as c audio and (1 - c) pictures with c in 0, 0.01 ... 0.99, pictures
             alone, audio alone, the other being zero), "noise" (3 B: whole, standard normal audio, standard normal
@@ -258,7 +282,7 @@ def modality_dropout(clips: Clips, classes: Tensor, kind: str) -> tuple[Clips, T
     """
     if kind not in DROPOUTS:
         raise UserError(f"unknown modality dropout {kind!r}; known: {', '.join(DROPOUTS)}")
-    if kind == "none" or clips.visual is None:
+    if kind == "none" or clips.visual is None or clips.audio is None:
         return clips, classes
     audio, visual, _ = clips
     if kind == "hard":

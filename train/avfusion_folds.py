@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from emotion import hub
 from emotion.datasets import ravdess
 from emotion.errors import UserError
 from emotion.hub.provenance import provenance
@@ -52,7 +53,8 @@ def run(args: argparse.Namespace) -> list[str]:
         raise UserError(f"{args.recipe} is a recipe of {recipe.method}, not of avfusion")
     out = args.out or Path("runs") / f"{Path(args.recipe).stem}-{args.scheme}"
     folders = recipes.data_folders(recipe, args.data)
-    config, options = avfusion.plan(recipe, folders)
+    begin = hub.load(args.init) if args.init else None
+    config, options = avfusion.plan(recipe, folders, begin)
     parts = [part for role in ("train", "valid", "test") for part in recipes.samples(recipe, role, folders)]
     faces = {role: avfusion.lenders(recipe, role, folders, config, options) for role in ("train", "test")}
     clips = ClipData(parts, config.input, config.labels, faces["train"], speeds=options.vary.speeds)
@@ -62,7 +64,7 @@ def run(args: argparse.Namespace) -> list[str]:
         chosen, train = np.isin(clips.groups, speakers), np.isin(clips.groups, speakers + unheard, invert=True)
         test, train = clips.only(chosen, faces["test"]), clips.only(train, faces["train"], fixed=False)
         for seed in seeds:
-            model = avfusion.fresh(config, options, train, seed, args.init)
+            model = avfusion.fresh(config, options, train, seed, begin)
             trainee = avfusion.AVFusionTrainee(model, train, None, test, options)
             folder = out / f"fold-{fold}" / f"seed-{seed}"
             loop.fit(trainee, folder, replace(recipe.settings, seed=seed))
