@@ -205,7 +205,8 @@ def detection(model: EMENet, faces: np.ndarray, pictures: list[np.ndarray]) -> s
 def bundle(
     students: Path, recipe: Recipe, folders: dict[str, Path], keep: int, out: Path, command: str, pictures: list[Any]
 ) -> str:
-    """Write the first members of an ensemble as a checkpoint of its own, measured anew; returns `detection`'s table.
+    """Write the first members of an ensemble as a checkpoint of its own, with temperatures fitted on one half of
+    validation and measured on the other; returns `detection`'s table.
 
     Args:
         students: checkpoint of the whole ensemble, trained by `recipe`.
@@ -216,7 +217,7 @@ def bundle(
         pictures: for `strange`.
     """
     rest = {k: v for k, v in recipe.rest.items() if k != "distill"}
-    rest |= {"model": rest["model"] | {"members": keep}, "stages": rest["stages"][:1]}
+    rest |= {"model": rest["model"] | {"members": keep}, "stages": rest["stages"][:1], "calibrate": True}
     trainee = emenet.build(replace(recipe, rest=rest), folders, None)
     tensors = hub.load(students).state_dict()
     trainee.model.load_state_dict({k: tensors[k] for k in trainee.model.state_dict()})
