@@ -68,8 +68,8 @@ class Options:
             divided by the sum over all heads.
         balance: raise the weight of tasks whose validation stands still.
         calibrate: fit temperatures on one random half of validation; all figures are then of the other half.
-        frozen_norm: keep the batch norms' statistics, of a pretrained face network: a teacher's batches hold the pictures
-            of one task, often of one data set, and statistics of such batches fit none when used for all.
+        frozen_norm: keep the batch norms' statistics, of a pretrained face network: a teacher's batches hold one task's
+            pictures, often of one data set, and statistics of such batches fit none when used for all.
         workers: processes that read pictures.
     """
 
