@@ -205,7 +205,7 @@ def test_a_clip_can_be_varied_as_a_whole():
 
 def test_one_stage_trains_one_member_and_soft_labels_are_the_mean(teacher, data, tmp_path):
     recipe = recipes.load(str(write(tmp_path, distill=True)))
-    trainee = build(recipe, {"affwild2": data}, str(teacher))
+    trainee = build(recipe, {"affwild2": data}, None, str(teacher))
     stage = trainee.stages()[1]
     trainee.begin(stage)
     batch = next(iter(trainee.batches(stage)))
@@ -311,7 +311,7 @@ def test_pictures_without_clips_cannot_be_windows(data, tmp_path):
 def test_input_of_other_size_is_given_to_the_teacher(teacher, data, tmp_path):
     path = write(tmp_path, distill=True)
     path.write_text(path.read_text().replace("[32, 32]", "[48, 48]"))
-    trainee = build(recipes.load(str(path)), {"affwild2": data}, str(teacher))
+    trainee = build(recipes.load(str(path)), {"affwild2": data}, None, str(teacher))
     assert trainee.train.spec.size == (48, 48)
     assert trainee.train.seen_as(FaceInput(size=(32, 32))).picture(0).shape == (32, 32, 3)
 

@@ -284,8 +284,7 @@ def build(
         init: checkpoints to start from, separated by commas: a MobileFaceNet (start of every member's face network,
             and the teacher of the landmark head), a MarbleNet (the same for sound), an EMENet (its first member's
             trunks start all members).
-        teacher: whom students (`distill: true`) learn from, see `emenet_start.taught`; None: the last EMENet of `init`,
-            from which they then do not start.
+        teacher: whom students (`distill: true`) learn from, see `emenet_start.taught`.
 
     Raises:
         UserError: fields, data or files that do not fit.
@@ -302,10 +301,7 @@ def build(
             raise UserError(f"{len(weights)} weights for the labels of {task}; the model has {model.labels.get(task)}")
     given = [hub.load(s) for s in (init or "").split(",") if s]
     if options.distill and teacher is None:
-        teacher = next((m for m in reversed(given) if isinstance(m, EMENet)), None)
-        if teacher is None:
-            raise UserError("students need one teacher: add --teacher CHECKPOINT (the recipe emenet-teacher trains it)")
-        given.remove(teacher)
+        raise UserError("students need one teacher: add --teacher CHECKPOINT (the recipe emenet-teacher trains it)")
     helpers = start(model, given)
     parts = {role: samples(recipe, role, folders) for role in ("train", "valid")}
     cut = cutter(model.config, parts["train"], folders, folder)

@@ -23,6 +23,7 @@ from emotion import hub, media
 from emotion.errors import UserError
 from emotion.models.emenet import EMENet
 from emotion.outputs import Task
+from eval import ood
 from eval.metrics.risk_coverage.risk_coverage_core import auroc
 from train import calibrate, emenet, loop, soft_labels
 from train import recipe as recipes
@@ -45,11 +46,13 @@ Said = dict[str, list[Tasks]]  # "one network" -> the members on their own, "ens
 Interval = tuple[float, float, float]  # value, lower and upper limit
 
 
-def train_round(recipe: Recipe, folders: dict[str, Path], out: Path, start: list[Path], command: str) -> Path:
-    """The checkpoint of one round, trained from others (see `emenet.build`) if it is not there yet."""
+def train_round(
+    recipe: Recipe, folders: dict[str, Path], out: Path, trunk: Path | None, teacher: Path | None, command: str
+) -> Path:
+    """The checkpoint of one round, trained from a face network, by a teacher, if it is not there yet."""
     folder = out / recipe.name
     if not (folder / hub.CONFIG).is_file():
-        trainee = emenet.build(recipe, folders, ",".join(map(str, start)))
+        trainee = emenet.build(recipe, folders, trunk and str(trunk), teacher and str(teacher))
         loop.fit(trainee, out, recipe.settings)
         card, text = emenet.report(trainee, recipe, command)
         hub.save(trainee.model, recipe.method, folder, card, text, half=True)
@@ -67,7 +70,7 @@ def run(
     command: str,
 ) -> list[list[Path]]:
     """Checkpoints of all seeds and rounds, [seeds][1 + rounds]."""
-    trunk = train_round(backbone, folders, out / "backbone", [], command)
+    trunk = train_round(backbone, folders, out / "backbone", None, None, command)
     found = []
     for seed in range(seeds):
         chain: list[Path] = []
@@ -75,7 +78,7 @@ def run(
             recipe = student if k else teacher
             recipe = replace(recipe, settings=replace(recipe.settings, seed=100 * seed + k))
             place = out / f"seed-{seed}" / f"round-{k}"
-            chain.append(train_round(recipe, folders, place, [trunk, *chain[-1:]], command))
+            chain.append(train_round(recipe, folders, place, trunk, chain[-1] if chain else None, command))
         found.append(chain)
     return found
 
@@ -182,12 +185,10 @@ def _square(picture: np.ndarray, size: tuple[int, int], channels: int, rng: np.r
 
 @torch.inference_mode()
 def doubts(model: EMENet, faces: np.ndarray) -> dict[str, np.ndarray]:
-    """Uncertainty of single faces uint8 [N, H, W, C]: "<task>, <kind>" -> [N], for two numbers the mean."""
+    """Uncertainties of single faces uint8 [N, H, W, C], see `ood.doubts`."""
     x = model.config.input.normalise(torch.from_numpy(faces).permute(0, 3, 1, 2).float())
     parts = [model.decode(model(chunk)) for chunk in x.split(soft_labels.BATCH)]
-    tasks = {t: Task.concatenate([p[t] for p in parts]) for t in parts[0]}
-    found = {f"{t.replace('_', '/')}, {kind}": u for t, task in tasks.items() for kind, u in task.uncertainty.items()}
-    return {name: u.reshape(len(u), -1).mean(axis=1) for name, u in found.items()}
+    return ood.doubts({t: Task.concatenate([p[t] for p in parts]) for t in parts[0]})
 
 
 def detection(model: EMENet, faces: np.ndarray, pictures: list[np.ndarray]) -> str:
@@ -216,7 +217,7 @@ def bundle(
         command: that reproduces it.
         pictures: for `strange`.
     """
-    rest = {k: v for k, v in recipe.rest.items() if k != "distill"}
+    rest = {k: v for k, v in recipe.rest.items() if k != "distill"}  # nobody has to teach it any more
     rest |= {"model": rest["model"] | {"members": keep}, "stages": rest["stages"][:1], "calibrate": True}
     trainee = emenet.build(replace(recipe, rest=rest), folders, None)
     tensors = hub.load(students).state_dict()
