@@ -44,7 +44,7 @@ model: {{input: {{size: [32, 32]}}, action_units: [], members: 2, sound: {sound}
 settings: {{seed: 0, optimizer: adamw}}
 batch: 2
 frames: 4
-calibrate: true
+calibrate: [expression, action_units, valence_arousal]
 distill: {distill}
 augment: {{jitter: 0.3, flip: 0.5}}
 stages:

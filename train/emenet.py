@@ -67,7 +67,8 @@ class Options:
         task_weights: of the tasks' losses against each other (the original's lambdas), 1 where not given; they are
             divided by the sum over all heads.
         balance: raise the weight of tasks whose validation stands still.
-        calibrate: fit temperatures on one random half of validation; all figures are then of the other half.
+        calibrate: tasks whose temperatures are fitted on one random half of validation; all figures are then of the
+            other half. Bins of valence and arousal that learnt from a CCC loss get likelier by it, and values worse.
         frozen_norm: keep the batch norms' statistics, of a pretrained face network: a teacher's batches hold one task's
             pictures, often of one data set, and statistics of such batches fit none when used for all.
         workers: processes that read pictures.
@@ -84,7 +85,7 @@ class Options:
     action_unit_weights: tuple[float, ...] = ()
     task_weights: dict[str, float] = field(default_factory=dict)
     balance: bool = True
-    calibrate: bool = False
+    calibrate: tuple[str, ...] = ()
     frozen_norm: bool = False
     workers: int = 0
 
@@ -324,10 +325,10 @@ def report(trainee: EMENetTrainee, recipe: Recipe, command: str) -> tuple[hub.Ca
     logits, truth = soft_labels.collect(model, trainee.valid), trainee.truth(torch.device("cpu"))
     where = ", ".join(dict.fromkeys(f"{p.dataset}/{p.split}" for p in trainee.valid.parts))
     lines: list[str] = []
-    if trainee.options.calibrate:
+    if chosen := trainee.options.calibrate:
         first, second = calibrate.halves(len(trainee.valid.ids))
         before = model.decode(rows(logits, second))
-        temperature = calibrate.fit(rows(logits, first), {t: y[first] for t, y in truth.items()})
+        temperature = calibrate.fit(rows(logits, first), {t: y[first] for t, y in truth.items() if t in chosen})
         model.config = replace(model.config, temperature=temperature)
         logits, truth = rows(logits, second), {t: y[second] for t, y in truth.items()}
         lines += [

@@ -206,7 +206,7 @@ def detection(model: EMENet, faces: np.ndarray, pictures: list[np.ndarray]) -> s
 def bundle(
     students: Path, recipe: Recipe, folders: dict[str, Path], keep: int, out: Path, command: str, pictures: list[Any]
 ) -> str:
-    """Write the first members of an ensemble as a checkpoint of its own, with temperatures fitted on one half of
+    """Write the first members of an ensemble as a checkpoint of its own, its expressions calibrated on one half of
     validation and measured on the other; returns `detection`'s table.
 
     Args:
@@ -218,7 +218,7 @@ def bundle(
         pictures: for `strange`.
     """
     rest = {k: v for k, v in recipe.rest.items() if k != "distill"}  # nobody has to teach it any more
-    rest |= {"model": rest["model"] | {"members": keep}, "stages": rest["stages"][:1], "calibrate": True}
+    rest |= {"model": rest["model"] | {"members": keep}, "stages": rest["stages"][:1], "calibrate": ["expression"]}
     trainee = emenet.build(replace(recipe, rest=rest), folders, None)
     tensors = hub.load(students).state_dict()
     trainee.model.load_state_dict({k: tensors[k] for k in trainee.model.state_dict()})
@@ -241,7 +241,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=1, help="of students (default: 1)")
     parser.add_argument("--scenes", type=Path, metavar="DIR", help="pictures without people, to be told from faces")
-    parser.add_argument("--keep", type=int, default=2, help="members in the small checkpoint (default: 2)")
+    parser.add_argument("--keep", type=int, default=1, help="members in the small checkpoint (default: %(default)s)")
     args = parser.parse_args(argv)
     command = "python -m train.emenet_rounds --data ferplus=DIR --data diffusionfer=DIR"
     try:
