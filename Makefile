@@ -25,10 +25,12 @@ lint: $(READY)
 # The tables. With folders of data sets (FERPLUS=DIR DIFFUSIONFER=DIR RAVDESS=DIR COCO_PERSON=DIR), the results of the
 # bundled models on them are computed anew first.
 RUN := $(VENV)/bin/python -m eval run --model
+FACES := esr_compact.ferplus emenet_v.open_student
 BUNDLED = $(notdir $(wildcard emotion/weights/$(1)*))
 leaderboard: $(READY)
-	$(if $(FERPLUS),$(RUN) esr_compact.ferplus --dataset ferplus --data $(FERPLUS) --split valid)
-	$(if $(DIFFUSIONFER),$(RUN) esr_compact.ferplus --dataset diffusionfer --data $(DIFFUSIONFER) --split test)
+	$(foreach model,$(if $(FERPLUS),$(FACES)),$(RUN) $(model) --dataset ferplus --data $(FERPLUS) --split valid &&) true
+	$(foreach model,$(if $(DIFFUSIONFER),$(FACES)),$(RUN) $(model) --dataset diffusionfer --data $(DIFFUSIONFER) \
+	  --split test &&) true
 	$(foreach model,$(if $(RAVDESS),$(call BUNDLED,avfusion_it)),$(RUN) $(model) --dataset ravdess --data $(RAVDESS) \
 	  --option visual=none &&) true
 	$(foreach model,$(if $(wildcard $(RAVDESS)/ferplus),$(call BUNDLED,avfusion_it)),$(RUN) $(model) --dataset ravdess \
