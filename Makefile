@@ -36,7 +36,7 @@ leaderboard: $(READY)
 	$(foreach model,$(if $(wildcard $(RAVDESS)/ferplus),$(call BUNDLED,avfusion_it)),$(RUN) $(model) --dataset ravdess \
 	  --data $(RAVDESS) --option visual=borrowed &&) true
 	$(foreach model,$(if $(COCO_PERSON),$(call BUNDLED,benet)),$(RUN) $(model) --dataset coco_person \
-	  --data $(COCO_PERSON) --split test &&) true
+	  --data $(COCO_PERSON) --split val &&) true
 	$(VENV)/bin/python -m eval leaderboard
 
 screenshots: $(READY)
