@@ -82,6 +82,8 @@ def _predictions(command: Callable[..., argparse.ArgumentParser]) -> None:
     _face_options(sub)
     sub.add_argument("--export", action="append", choices=formats, default=[], help="with -o, as for analyze")
     sub.add_argument("--details", action="store_true", help="also show what every branch says, and curves")
+    text = "frames to read: at most a number per second, F/30 (the original ESR's rule) or all; default: %(default)s"
+    sub.add_argument("--fps", default="all", metavar="N|F/30|all", help=text)
     text = "search every N-th frame for faces; between them boxes move on evenly; default: %(default)s"
     sub.add_argument("--detect-every", type=int, default=3, metavar="N", help=text)
     text = "smooth what is shown with this time constant; recorded numbers are not smoothed; default: %(default)s"

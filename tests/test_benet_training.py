@@ -342,7 +342,10 @@ def test_a_small_run_writes_a_checkpoint_and_learns(tmp_path, capsys) -> None:
         "input": {"size": 64}, "width": 4, "stem": 4, "modules": [1, 1, 1], "blocks": 1, "bottlenecks": 1,
         "heads": ["det", "bu"], "labels": list(compose.LABELS), "affect": ["valence", "arousal"],
     }  # fmt: skip
-    table["stages"] = [{"epochs": 1, "lr": 0.002}, {"epochs": 1, "lr": 0.002, "side": 96, "compose": {"portraits": 0.5}}]
+    table["stages"] = [
+        {"epochs": 1, "lr": 0.002},
+        {"epochs": 1, "lr": 0.002, "side": 96, "compose": {"portraits": 0.5}},
+    ]
     table["settings"] |= {"precision": "no", "compile": False}
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml.safe_dump(table))

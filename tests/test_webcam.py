@@ -13,7 +13,7 @@ import pytest
 
 from emotion.__main__ import main
 from emotion.cli import webcam
-from emotion.media import video
+from emotion.media import sampling, video
 from emotion.outputs import Result
 from emotion.predict import FacePredictor
 from tests import films
@@ -74,7 +74,7 @@ def test_the_command_records_where_no_window_opens(
     asked: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(webcam, "desktop_window", lambda name: None)
-    monkeypatch.setattr(webcam, "camera_frames", lambda camera: video.decode(films.TALK, take=lambda i, _: i < 4))
+    monkeypatch.setattr(webcam, "camera_frames", lambda *_: video.decode(films.TALK, take=lambda i, _: i < 4))
     assert main(["webcam", "-o", str(tmp_path), *asked]) == 0
     out, err = capsys.readouterr()
     assert "recording until Ctrl-C" in err and "4 frames" in out
@@ -95,10 +95,27 @@ def test_a_camera_that_is_not_there(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     monkeypatch.setattr(webcam, "desktop_window", lambda name: lambda picture, title: True)
     assert "camera 77 gives no picture" in fails(capsys, "webcam", "--camera", "77")
     assert "time constant" in fails(capsys, "webcam", "--smooth", "-1")
+    assert "F/30 or all" in fails(capsys, "webcam", "--fps", "often")
     assert "-o DIR" in fails(capsys, "webcam", "--export", "esr")
     assert "unknown face detector 'retina'" in fails(capsys, "webcam", "--detector", "retina")
     assert "mmod_human_face_detector" in fails(capsys, "webcam", "--detector", "esr-standard=")
     assert "predicts no action_units" in fails(capsys, "webcam", "--export", "fg2020", "-o", "x")
+
+
+def test_only_some_of_a_camera_s_frames_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Camera:
+        def __init__(self, number: int) -> None:
+            self.left = [np.full((4, 4, 3), n, np.uint8) for n in range(60)]
+
+        def read(self) -> tuple[bool, np.ndarray | None]:
+            return (True, self.left.pop(0)) if self.left else (False, None)
+
+        def release(self) -> None: ...
+
+    monkeypatch.setattr(webcam.cv2, "VideoCapture", Camera)
+    assert len(list(webcam.camera_frames(0))) == 60
+    read = [int(picture[0, 0, 0]) for _, picture in webcam.camera_frames(0, sampling.rule("5/30"))]
+    assert read == list(sampling.original_frames(60, 5))
 
 
 def test_a_stream_s_frames_are_one_result() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import os
 import sys
 import time
@@ -19,10 +20,12 @@ from emotion.cli.analyze import checked_device, chosen_detector
 from emotion.cli.console import PROGRAM, show
 from emotion.draw import panels
 from emotion.errors import UserError
+from emotion.media import sampling
 from emotion.media.video import Frame, VideoWriter
 from emotion.outputs import Result
 from emotion.predict import FacePredictor
 
+WINDOWLESS = "no display, or an OpenCV without windows: pip install opencv-python in place of opencv-python-headless"
 PAGE = "open the page instead, it has a tab for the webcam: python app.py"
 SEARCHED = 480  # pixels; longest side at which faces are searched: who sits at a camera is near
 CLOSED = (27, ord("q"))  # Escape and q
@@ -37,17 +40,18 @@ class Window(Protocol):
 def run(args: argparse.Namespace) -> int:
     """The command: until the window is closed, or Ctrl-C."""
     timeline.Smoother(args.smooth)
+    sampling.rule(args.fps)
     if args.output is None and args.export:
         raise UserError("--export writes files: say where with -o DIR")
     window = desktop_window(PROGRAM)
     if window is None and args.output is None:
-        raise UserError(f"no window can be opened here (no display, or OpenCV without windows); {PAGE}")
+        raise UserError(f"no window can be opened here ({WINDOWLESS}); {PAGE}")
     if window is None:
         print("no window can be opened here; recording until Ctrl-C", file=sys.stderr)
     detector = chosen_detector(args.detector or "mtcnn", checked_device(args.device), SEARCHED)
     predictor = FacePredictor(args.model, detector, args.faces, args.device)
     exports.check(args.export, predictor.name, predictor.nothing)
-    with contextlib.closing(camera_frames(args.camera)) as frames:
+    with contextlib.closing(camera_frames(args.camera, sampling.rule(args.fps))) as frames:
         result = watch(frames, predictor, args, window)
     if args.output is not None and result is not None:
         films.save(result, args.output, result.source, args.export)
@@ -111,8 +115,8 @@ class Rate:
         return f"{PROGRAM}: {1 / each:.1f} frames per second, {1000 * each:.0f} ms each"
 
 
-def camera_frames(camera: int) -> Iterator[Frame]:
-    """Frames of a camera with the seconds since the first one.
+def camera_frames(camera: int, take: sampling.Rule | None = None) -> Iterator[Frame]:
+    """Frames of a camera with the seconds since the first one; `take` says which, default all.
 
     Raises:
         UserError: there is no such camera, or it gives no pictures.
@@ -121,12 +125,14 @@ def camera_frames(camera: int) -> Iterator[Frame]:
     source = cv2.VideoCapture(camera)
     try:
         start = None
-        while True:
+        for index in itertools.count():
             there, picture = source.read()
             if not there:
                 break
             now = time.monotonic()
             start = now if start is None else start
+            if take is not None and not take(index, now - start):
+                continue
             yield now - start, cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
         if start is None:
             raise UserError(
