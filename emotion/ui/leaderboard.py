@@ -16,6 +16,10 @@ from eval.results import FOLDER, Figure
 from eval.tracks import TRACKS
 
 KINDS = ("all", "measured", "reported")
+TIES = {
+    True: '<abbr title="its interval overlaps that of the best measured row">≈</abbr>',
+    None: '<abbr title="without intervals nobody can tell whether it is as good as the best measured row">?</abbr>',
+}
 # A click on a heading sorts by it; again: the other way round. Rows without a value stay at the end.
 SORT = """element.addEventListener('click', e => {
     const button = e.target.closest('th button');
@@ -90,7 +94,7 @@ def _table(table: Table, rows: list[Row]) -> str:
 
 def _cells(table: Table, row: Row) -> str:
     rank = table.rank(row)
-    tie = '<abbr title="its interval overlaps that of the best measured row">≈</abbr>' if table.tied(row) else ""
+    tie = TIES.get(table.tied(row), "") if table.track != "speed" else ""  # speed has medians only
     figures = (_figure(table, name, row.figures.get(name)) for name in table.metrics)
     return "".join([_cell(f"{rank or '–'}{tie}", rank), _model(row), *figures, _cell(_source(row), row.origin)])
 
