@@ -10,7 +10,7 @@ from PIL import Image
 
 from emotion import datasets
 from emotion.__main__ import main as command
-from emotion.datasets import affectnet
+from emotion.datasets import affectnet, affectnet_layouts
 from emotion.errors import UserError
 from emotion.labels import AFFECTNET
 
@@ -98,17 +98,19 @@ def test_preparation_leaves_out_what_cannot_be_read(tmp_path):
 @pytest.mark.parametrize("layout", SPLITS)
 def test_the_command_prepares_every_split(layout, tmp_path, capsys):
     affectnet.fake(tmp_path / "raw", layout=layout)
-    assert affectnet.splits(tmp_path / "raw") == SPLITS[layout]
+    assert affectnet_layouts.splits(tmp_path / "raw") == SPLITS[layout]
     given = ["prepare", "affectnet", str(tmp_path / "raw"), "-o", str(tmp_path / "out")]
     assert command(given) == (2 if layout == "prepared" else 0)
     said = capsys.readouterr()
     if layout == "prepared":
         assert "prepared already" in said.err
         return
-    assert affectnet.splits(tmp_path / "out") == SPLITS[layout] and said.out.count("21 faces") == len(SPLITS[layout])
+    assert affectnet_layouts.splits(tmp_path / "out") == SPLITS[layout] and said.out.count("21 faces") == len(
+        SPLITS[layout]
+    )
     assert "neutral 3, happiness 3" in said.out
     assert command([*given[:-1], str(tmp_path / "one"), "--split", "valid"]) == 0
-    assert affectnet.splits(tmp_path / "one") == ("valid",)
+    assert affectnet_layouts.splits(tmp_path / "one") == ("valid",)
 
 
 def test_a_list_without_header_is_understood(tmp_path):
@@ -117,7 +119,7 @@ def test_a_list_without_header_is_understood(tmp_path):
     assert data.classes().tolist() == [3] and data.targets["valence_arousal"].tolist() == [[0.25, -0.5]]
 
 
-def _release(root, rows, header=affectnet.COLUMNS):
+def _release(root, rows, header=affectnet_layouts.COLUMNS):
     (root / "Manually_Annotated_Images").mkdir(parents=True)
     Image.fromarray(np.full((50, 100, 3), 9, np.uint8)).save(root / "Manually_Annotated_Images" / "a.png")
     with (root / "Manually_training.csv").open("w", newline="") as file:
@@ -154,7 +156,7 @@ def test_bad_folders(tmp_path):
     with pytest.raises(UserError, match="splits train, valid, automatic"):
         affectnet.load(tmp_path, "test")
     with pytest.raises(UserError, match="no column expression"):
-        affectnet.load(_release(tmp_path / "a", [], header=[c for c in affectnet.COLUMNS if c != "expression"]))
+        affectnet.load(_release(tmp_path / "a", [], header=[c for c in affectnet_layouts.COLUMNS if c != "expression"]))
     with pytest.raises(UserError, match=r"has no Manually_validation\.csv"):
         affectnet.load(tmp_path / "a", "valid")
     with pytest.raises(UserError, match="no face with an expression"):

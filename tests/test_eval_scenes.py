@@ -65,6 +65,17 @@ def test_run_score_and_compare(checkpoint: Path, people: Path, tmp_path: Path, c
         scene_predictions.read(file, data)
 
 
+def read_directly(checkpoint: Path, people: Path, mode: str) -> tuple[emotic.Truth, emotic.Outputs]:
+    """EMOTIC's test people, and what a model says of them without the command."""
+    data, model = datasets.reader("emotic").load(people, "test"), hub.load(checkpoint)
+    labels, vad = (np.concatenate(x) for x in zip(*map(data.targets, data.scenes)))
+    boxes = [s.boxes for s in data.scenes]
+    picture = np.repeat(np.arange(len(data)), [len(b) for b in boxes])
+    options = decode.PUBLISHED if mode == "published" else decode.DEFAULT
+    outputs = emotic.collect(model, map(data.picture, range(len(data))), boxes, options)
+    return emotic.Truth(picture, np.concatenate(boxes), labels, vad, len(data)), outputs
+
+
 @pytest.mark.parametrize("mode", ["corrected", "published"])
 def test_figures_are_those_of_benets_evaluation(mode: str, checkpoint: Path, people: Path, tmp_path: Path) -> None:
     more = ["--published"] if mode == "published" else []
@@ -73,15 +84,10 @@ def test_figures_are_those_of_benets_evaluation(mode: str, checkpoint: Path, peo
     result = results.read(tmp_path / f"{name}.json")
     assert (result.data.protocol == scenes.PUBLISHED) == bool(more)
     assert result.run.command.endswith("--published") == bool(more)
-    data, model = datasets.reader("emotic").load(people, "test"), hub.load(checkpoint)
-    labels, vad = (np.concatenate(x) for x in zip(*map(data.targets, data.scenes)))
-    boxes = [s.boxes for s in data.scenes]
-    picture = np.repeat(np.arange(len(data)), [len(b) for b in boxes])
-    options = decode.PUBLISHED if more else decode.DEFAULT
-    outputs = emotic.collect(model, map(data.picture, range(len(data))), boxes, options)
+    truth, outputs = read_directly(checkpoint, people, mode)
     for found in outputs.detections:
         found["emotions"] = found["emotions"][:, : len(EMOTIC)]
-    truth = emotic.Truth(picture, np.concatenate(boxes), labels, None, len(data))
+    vad, truth = truth.vad, dataclasses.replace(truth, vad=None)
     outputs.scores["bu"], affect = np.split(outputs.scores["bu"], [len(EMOTIC)], axis=1)
     expected = emotic.evaluate(truth, outputs, mode)
     metrics = {k: f.value for k, f in result.tasks["emotions"].metrics.items()}
@@ -110,13 +116,7 @@ def test_every_head_and_the_score_file(mode: str, every_head: Path, people: Path
     more = ["--published"] if mode == "published" else []
     file = tmp_path / "scores.txt"
     assert run(every_head, "emotic", people, tmp_path, "--heads", "--scores", str(file), *more) == 0
-    data, model = datasets.reader("emotic").load(people, "test"), hub.load(every_head)
-    labels, vad = (np.concatenate(x) for x in zip(*map(data.targets, data.scenes)))
-    boxes = [s.boxes for s in data.scenes]
-    picture = np.repeat(np.arange(len(data)), [len(b) for b in boxes])
-    options = decode.PUBLISHED if more else decode.DEFAULT
-    outputs = emotic.collect(model, map(data.picture, range(len(data))), boxes, options)
-    truth = emotic.Truth(picture, np.concatenate(boxes), labels, vad, len(data))
+    truth, outputs = read_directly(every_head, people, mode)
     expected = emotic.evaluate(truth, outputs, mode)
     assert file.read_text() == emotic.scores_text(expected)
     assert all(f"<{head.upper()}_C" in file.read_text() for head in ("pc", "context", "fusion", *emotic.MIXTURES))

@@ -13,7 +13,7 @@ from rich.progress import track
 
 from emotion import hub
 from emotion.cli.console import show
-from emotion.datasets import Prepared, Samples, affectnet, ckplus, clips, ravdess
+from emotion.datasets import Prepared, Samples, affectnet, affectnet_layouts, ckplus, clips, ravdess
 from emotion.errors import UserError
 from emotion.faces import MTCNN, detector
 from emotion.importers.avfusion import original_input
@@ -49,7 +49,7 @@ def _input(name: str) -> ClipInput:
 
 
 def _affectnet(args: argparse.Namespace) -> int:
-    there = affectnet.splits(args.source)
+    there = affectnet_layouts.splits(args.source)
     wanted = args.split or there
     codes = [
         _told(

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from torch.utils.data import DataLoader
 
 from emotion import explain, exports, faces, hub, importers, labels, outputs
-from emotion.datasets import Samples, affectnet, ckplus, ferplus
+from emotion.datasets import Samples, affectnet, affectnet_layouts, ckplus, ferplus
 from emotion.errors import UserError
 from emotion.media import sampling
 from emotion.models import esr
@@ -239,9 +239,9 @@ def test_ferplus_counts(stored, version):
 
 def test_affectnet_names():
     for row in common.load("esr", "affectnet_names.json"):
-        name = affectnet.file_name(row["id"], row["expression"], row["valence"], row["arousal"])
+        name = affectnet_layouts.file_name(row["id"], row["expression"], row["valence"], row["arousal"])
         assert name == row["name"]
-        number, expression, *affect = affectnet.parse_name(name)
+        number, expression, *affect = affectnet_layouts.parse_name(name)
         assert (number, expression, affect) == (row["id"], row["expression"], row["parsed"])
         usable = expression < len(labels.AFFECTNET)
         assert (expression if usable else -1) == row["discrete_label"]
