@@ -204,6 +204,17 @@ def test_boxes_of_negative_size_are_nobody() -> None:
     assert len(decode.people(merged, [frame], TINY)[0][0]) == 0
 
 
+def test_the_limit_counts_people_inside_the_picture() -> None:
+    frame = decode.SceneInput(size=64).frame(70, 64)  # the network's input is wider, bars left and right
+    assert frame.size == (128, 64) and frame.shift[0] > 20
+    merged = maps(32, 64, [(4, 8, 0.9), (58, 20, 0.8), (30, 16, 0.5)], size=3)
+    one = replace(decode.DEFAULT, people=1)
+    assert len(decode.people(merged, [frame], TINY)[0][0]) == len(decode.people(merged, [frame], TINY, one)[0][0]) == 1
+    both = maps(32, 64, [(30, 8, 0.6), (30, 20, 0.9)], size=3)
+    ((faces, _),), ((strongest, _),) = (decode.people(both, [frame], TINY, how) for how in (decode.DEFAULT, one))
+    assert len(faces) == 2 and strongest.boxes.tolist() == faces.boxes[:1].tolist() and faces.boxes[0, 1] > 30
+
+
 def test_model_without_detector_wants_boxes() -> None:
     model = BENet(replace(TINY, heads=("bu",))).eval()
     predictor = ScenePredictor(model)

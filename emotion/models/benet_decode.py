@@ -10,7 +10,7 @@ alone, so that the cost hardly depends on how many people there are.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -290,7 +290,9 @@ def people(
     """
     if "heatmap" not in merged:
         raise UserError("this BENet has no person detector (head 'det'); give the people's boxes instead")
-    found = peaks(merged, frames[0].size, options)
+    # of the strongest peaks some may lie in the margin beside the picture; the original counts them too
+    wanted = options if options.published else replace(options, people=max(options.people, DEFAULT.people))
+    found = peaks(merged, frames[0].size, wanted)
     boxes, scores, values, valid = (
         t.cpu().numpy() for t in (found.boxes, found.scores, found.values.float(), found.valid)
     )
@@ -301,6 +303,7 @@ def people(
         rows, picture_scores = values[i][keep], scores[i][keep]
         if not options.published:  # a box that lies outside the picture, or has a negative size, is nobody
             real = (on_image[:, 2] > on_image[:, 0]) & (on_image[:, 3] > on_image[:, 1])
+            real = np.flatnonzero(real)[: options.people]
             on_image, rows, picture_scores = on_image[real], rows[real], picture_scores[real]
         out.append((Faces(on_image, picture_scores), tasks(rows, config)))
     return out
