@@ -20,6 +20,7 @@ import numpy as np
 from emotion.errors import UserError
 
 SCHEMA = "emotion/1"
+WRITTEN = {"landmarks": "model_landmarks"}  # tasks that JSON calls otherwise: "landmarks" are the detector's
 
 
 @dataclass(frozen=True)
@@ -269,7 +270,7 @@ class Result:
             "source": self.source,
             "width": int(self.size[0]),
             "height": int(self.size[1]),
-            "labels": {name: list(task.labels) for name, task in self.tasks.items()},
+            "labels": {WRITTEN.get(name, name): list(task.labels) for name, task in self.tasks.items()},
             "notes": list(self.notes),
             "frames": frames,
         }
@@ -294,7 +295,7 @@ class Result:
                 entry.setdefault("uncertainty", {})[kind] = per_label
             if task.members is not None:
                 entry["members"] = _floats(task.members[:, i])
-            face[name] = entry
+            face[WRITTEN.get(name, name)] = entry
         return face
 
     def to_json(self, path: str | Path | None = None, indent: int | None = 1) -> str:

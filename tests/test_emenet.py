@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import tarfile
 import zipfile
 from dataclasses import replace
+from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pytest
 import torch
@@ -17,6 +20,7 @@ from emotion.models import emenet, marblenet
 from emotion.models.base import FaceInput
 from emotion.models.emenet import EMENet, EMENetConfig
 from emotion.models.mobilefacenet import MobileFaceNet, MobileFaceNetConfig
+from emotion.outputs import Faces, Result
 
 SMALL = FaceInput(size=(32, 32), square=True)
 torch.manual_seed(0)
@@ -190,6 +194,21 @@ def test_hearing_models_take_missing_sound_as_silence():
     assert tasks["voice"].labels == ("background", "speech")
     assert tasks["landmarks"].labels[:3] == ("x0", "y0", "x1")
     assert "epistemic" not in tasks["expression"].uncertainty, "one network cannot tell"
+
+
+@torch.inference_mode()
+def test_documents_of_every_head_follow_the_schema():
+    model = make(members=2, landmarks=68)
+    tasks = model.decode(model(frames(2)))
+    assert "deviation" in tasks["valence_arousal"].uncertainty
+    points = np.arange(20, dtype=np.float32).reshape(2, 5, 2)
+    faces = Faces(np.array([[0, 0, 9, 9], [9, 9, 20, 20]], np.float32), np.ones(2), landmarks=points)
+    document = Result("m", (32, 32), np.zeros(1), np.zeros(2, np.int64), faces, tasks).to_dict()
+    schema = Path(__file__).parents[1] / "docs" / "schema.json"
+    jsonschema.validate(json.loads(json.dumps(document)), json.loads(schema.read_text(encoding="utf-8")))
+    face = document["frames"][0]["faces"][0]
+    assert face["landmarks"] == points[0].tolist() and len(face["model_landmarks"]["values"]) == 136
+    assert document["labels"].keys() == face.keys() - {"box", "score", "landmarks"}
 
 
 def test_sound_is_varied_in_training_only():

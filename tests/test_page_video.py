@@ -6,6 +6,7 @@ import io
 import json
 import threading
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
 from emotion import hub
+from emotion.faces import cropped
 from emotion.labels import ABAW1_ACTION_UNITS
 from emotion.media import video
 from emotion.outputs import Faces, Result, Task
@@ -93,6 +95,68 @@ def test_a_video_gives_a_film_a_timeline_that_moves_it_and_tables(page):
     assert save(page, "vtt").read_text().startswith("WEBVTT")
     film = video.probe(save(page, "mp4"))
     assert film.sound and film.seconds == pytest.approx(3, abs=0.1)
+
+
+def choose(page, form):
+    """A kind of file, from the list of further ones."""
+    page.locator("#em-video-more input").click()
+    page.click(f"[role=option]:has-text('{form}')")
+
+
+def face_pictures(folder, count):
+    """Crops of the first speaker's face, as numbered files."""
+    out = []
+    for n, (_, picture) in zip(range(count), video.decode(TWO)):
+        out.append(folder / f"face_{n + 1}.png")
+        Image.fromarray(picture[88:254, 125:249]).save(out[-1])
+    return out
+
+
+def test_other_systems_files_and_the_demo_film_are_made_when_chosen(page):
+    analyse(page, TWO)
+    page.wait_for_selector("#em-video-timeline .em-strip")
+    page.locator("#em-video-more input").click()
+    offered = page.locator("[role=option]").all_inner_texts()
+    assert [text.strip("\u2713 \n") for text in offered] == [
+        "More files…", "Challenge files (ABAW)", "ESR table", "Plot over time", "Demo film, 1920 x 1080"
+    ]  # fmt: skip
+    page.click("[role=option]:has-text('ESR table')")
+    page.wait_for_selector("#em-video-form:has-text('Save CSV'):enabled")
+    assert save(page, "form").read_text().startswith("Timestamp(sec),Ensemble_Emotion")
+    choose(page, "Demo film")
+    page.wait_for_selector("#em-video-form:has-text('Save MP4'):enabled")
+    film = video.probe(demo := save(page, "form"))
+    assert film.sound and next(video.decode(demo))[1].shape == (1080, 1920, 3)
+    choose(page, "Challenge files")
+    page.wait_for_selector("#em-video-form:has-text('Save ZIP'):enabled")
+    with zipfile.ZipFile(save(page, "form")) as archive:
+        names = {f"abaw/{folder}/{kind}/{TWO.stem}.txt" for folder in ("merged", "0") for kind in ("EXPR_Set", "VA_Set")}
+        assert names <= set(archive.namelist())
+    page.click("#em-video-again")
+    page.wait_for_selector("#em-video-more", state="hidden")
+    assert page.locator("#em-video-form").is_hidden()
+
+
+def test_face_pictures_are_read_in_the_order_of_their_numbers(page, tmp_path):
+    files = face_pictures(tmp_path, 12)
+    with page.expect_file_chooser() as chooser:
+        page.click("#em-video-crops")
+    chooser.value.set_files(files[::-1])
+    page.wait_for_selector("#em-video-timeline .em-strip")
+    assert page.locator("#em-video-timeline .em-strip").count() == 1
+    assert len(json.loads(save(page, "json").read_text())["frames"]) == 12
+    assert video.probe(save(page, "mp4")).seconds == pytest.approx(12 / 30, abs=0.04)
+
+
+def test_face_pictures_by_the_api(address, tmp_path):
+    files = face_pictures(tmp_path, 12)
+    client = Client(address, verbose=False)
+    found = client.predict([handle_file(f) for f in files[::-1]], UNITS, 10, api_name="/analyze_crops")
+    direct = cropped.analyze_crops(files, tiny_fg2020(), fps=10).to_dict()["frames"]
+    assert [f["faces"][0]["action_units"] for f in found["frames"]] == [f["faces"][0]["action_units"] for f in direct]
+    assert found["frames"][3]["timestamp"] == pytest.approx(0.3)
+    with pytest.raises(AppError, match="choose pictures"):
+        client.predict([], UNITS, 10, api_name="/analyze_crops")
 
 
 def test_stopping_keeps_what_is_done(page, tmp_path):

@@ -128,7 +128,7 @@ class BENetTrainee:
         # a batch may lack a head, or any target; then its outputs, and for several processes all weights, still count
         reached = self.model.parameters() if torch.distributed.is_initialized() else outputs.values()
         nothing = 0 * sum(value.sum() for value in reached)
-        parts = losses.parts(self.model, outputs, batch)
+        parts = losses.parts(self.model, outputs, batch, relative=self.train.aim.relative)
         return nothing + sum(v * (1 if k.startswith(OF_PEOPLE) else self.emotion_weight) for k, v in parts.items())
 
     def evaluate(self, model: nn.Module, stage: Stage) -> dict[str, float]:
@@ -176,7 +176,8 @@ def build(recipe: Recipe, folders: dict[str, Path], init: str | None) -> BENetTr
         sources.append(composed)
         valid += judged
     how = parse(Variation, rest.pop("variation", {}), "variation")
-    data = SceneData(sources, model.config, rest.pop("heads"), how, side=rest.pop("side", None))
+    aim = parse(losses.Aim, rest.pop("aim", {}), "aim")
+    data = SceneData(sources, model.config, rest.pop("heads"), how, side=rest.pop("side", None), aim=aim)
     phases = [parse(Phase, p, f"stage {k + 1}") for k, p in enumerate(rest.pop("stages"))]
     trainee = BENetTrainee(model, data, valid, phases, **rest)
     for stage in trainee.stages():  # what cannot be done is said now

@@ -188,8 +188,17 @@ class Annotated:
             affect=affect[order],
             known=np.isfinite(labels).all(axis=1) & useful,
             second=self.second,
-            ignore=scene.boxes[scene.crowd],
+            ignore=np.concatenate([scene.boxes[scene.crowd], *_unsure(scene)]),
         )
+
+
+def _unsure(scene: Scene) -> list[np.ndarray]:
+    """Where people may be whom nobody annotated: all around those of an incomplete annotation, [4, 4] if anything."""
+    if not scene.complete_from or not len(scene):
+        return []
+    (x0, y0), (x1, y1) = scene.boxes[:, :2].min(0), scene.boxes[:, 2:].max(0)
+    w, h = scene.size
+    return [np.array([[0, 0, w, y0], [0, y1, w, h], [0, y0, x0, y1], [x1, y0, w, y1]], float)]
 
 
 def _real(scene: Scene) -> list[int]:
@@ -207,6 +216,7 @@ class SceneData(Dataset):
         how: variation.
         published: the original's geometry, faults included.
         side: of the square crops in pixels; default the model's input size.
+        aim: what is asked for around the centres.
     """
 
     def __init__(
@@ -217,7 +227,9 @@ class SceneData(Dataset):
         how: augment.Variation | None = None,
         published: bool = False,
         side: int | None = None,
+        aim: losses.Aim = losses.Aim(),
     ) -> None:
+        self.aim = aim
         self.sources, self.config, self.weights, self.published = list(sources), config, weights, published
         self.how, self.side = how or augment.Variation(), side or config.input.size
         self.ends = np.cumsum([len(s) for s in self.sources])
@@ -269,25 +281,26 @@ class SceneData(Dataset):
 
     def loader(self, batch: int, workers: int = 0) -> DataLoader:
         """Shuffled batches; a last one too small for batch norm is dropped."""
-        collate = Collate(self.config, self.side)
+        collate = Collate(self.config, self.side, self.aim)
         return DataLoader(
             self, batch, shuffle=True, num_workers=workers, collate_fn=collate, drop_last=len(self) > batch
         )
 
 
 class Collate:
-    """Rows of `SceneData` as a batch: people padded to the largest number, maps drawn.
+    """Rows of `SceneData` as a batch: people padded to the largest number, maps drawn; a person counts `aim.cells` times.
 
     The batch holds "images" [N, 3, S, S], "routes" (head -> image numbers), "present" and "known" bool [N, P],
     "second" bool [N], "labels" [N, P, K] and "labels_extra" [N, P, K2], "affect" [N, P, A], and per scale "cells"
     int64 [N, P, 2], "sizes" [N, P, 2], "heatmap" [N, r, r] and "ignore" bool [N, r, r].
     """
 
-    def __init__(self, config: BENetConfig, side: int | None = None) -> None:
-        self.config, self.side = config, side or config.input.size
+    def __init__(self, config: BENetConfig, side: int | None = None, aim: losses.Aim = losses.Aim()) -> None:
+        self.config, self.side, self.aim = config, side or config.input.size, aim
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        n, p = len(rows), max(1, *(len(r["boxes0"]) for r in rows))
+        times = self.aim.cells
+        n, p = len(rows), times * max(1, *(len(r["boxes0"]) for r in rows))
         k, second, a = len(self.config.labels), len(self.config.extra), len(self.config.affect)
         routes: dict[str, list[int]] = {}
         for i, row in enumerate(rows):
@@ -304,28 +317,31 @@ class Collate:
             "affect": torch.full((n, p, a), float("nan")),
         }
         for i, row in enumerate(rows):
-            here = len(row["boxes0"])
+            here = times * len(row["boxes0"])
+            known, labels, affect = (np.repeat(row[name], times, axis=0) for name in ("known", "labels", "affect"))
             out["present"][i, :here] = True
-            out["known"][i, :here] = torch.from_numpy(row["known"])
-            if row["labels"].shape[1]:  # data with boxes alone have no vocabulary, and nobody known
-                out["labels_extra" if row["second"] else "labels"][i, :here] = torch.from_numpy(row["labels"])
-            out["affect"][i, :here] = torch.from_numpy(row["affect"].astype(np.float32))
+            out["known"][i, :here] = torch.from_numpy(known)
+            if labels.shape[1]:  # data with boxes alone have no vocabulary, and nobody known
+                out["labels_extra" if row["second"] else "labels"][i, :here] = torch.from_numpy(labels)
+            out["affect"][i, :here] = torch.from_numpy(affect.astype(np.float32))
         for scale in (0, 1):
             out |= self._maps(rows, scale, p)
         return out
 
     def _maps(self, rows: list[dict[str, Any]], scale: int, p: int) -> dict[str, torch.Tensor]:
-        n, r = len(rows), self.side // (4, 2)[scale]
+        n, r, aim = len(rows), self.side // (4, 2)[scale], self.aim
+        rng = np.random.default_rng(int(torch.randint(2**62, (1,))) if aim.cells > 1 else 0)
         cells, sizes = torch.zeros(n, p, 2, dtype=torch.long), torch.zeros(n, p, 2)
         heat, ignore = torch.zeros(n, r, r), torch.zeros(n, r, r, dtype=torch.bool)
         for i, row in enumerate(rows):
             boxes = row[f"boxes{scale}"]
-            at = losses.centres(boxes)
-            cells[i, : len(boxes)] = torch.from_numpy(at)
-            width, height = (boxes[:, 2:] - boxes[:, :2]).astype(np.float32).T
-            sizes[i, : len(boxes)] = torch.from_numpy(np.stack([height, width], axis=1))
+            here = aim.cells * len(boxes)
+            cells[i, :here] = torch.from_numpy(losses.around(boxes, r, aim, rng))
+            width, height = np.repeat(boxes[:, 2:] - boxes[:, :2], aim.cells, axis=0).astype(np.float32).T
+            sizes[i, :here] = torch.from_numpy(np.stack([height, width], axis=1))
             if "det" in row["head"]:
-                heat[i] = torch.from_numpy(losses.heatmap(at, r))
+                wide = aim.spread and losses.bumps(boxes, r, aim.spread)
+                heat[i] = torch.from_numpy(wide if aim.spread else losses.heatmap(losses.centres(boxes), r))
             for x0, y0, x1, y1 in row.get(f"ignore{scale}", np.zeros((0, 4))).astype(int):
                 ignore[i, y0 : y1 + 1, x0 : x1 + 1] = heat[i, y0 : y1 + 1, x0 : x1 + 1] < 1
         return {f"cells{scale}": cells, f"sizes{scale}": sizes, f"heatmap{scale}": heat, f"ignore{scale}": ignore}

@@ -6,6 +6,8 @@ emotions are known, so that pictures with boxes alone and weakly labelled ones t
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -13,6 +15,23 @@ from torch import Tensor, nn
 EPS = 1e-6  # inside every logarithm
 SIZE_WEIGHT = 0.1
 SIGMA = 2  # of the heatmap's bumps, in cells, at both scales
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What is asked for around a person's centre; the defaults are the published targets.
+
+    Attributes:
+        spread: sigma of the heatmap's bumps in shares of the box's sides (Liu et al., TTFNet, AAAI 2020: 0.09), so that
+            the centre of a large person need not be met to the cell; 0: `SIGMA` cells for everybody.
+        cells: places per person at which size and emotions are learnt: the centre, the others drawn from the bump, so
+            that a peak beside the centre reads the same.
+        relative: errors of sizes in shares of the true ones instead of a tenth of their pixels.
+    """
+
+    spread: float = 0.0
+    cells: int = 1
+    relative: bool = False
 
 
 def centres(boxes: np.ndarray) -> np.ndarray:
@@ -34,6 +53,30 @@ def heatmap(cells: np.ndarray, resolution: int, sigma: float = SIGMA) -> np.ndar
         patch = out[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] if len(rows) and len(columns) else bump
         np.maximum(patch, bump, out=patch)
     return out
+
+
+def sigmas(boxes: np.ndarray, spread: float) -> np.ndarray:
+    """Deviations (x, y) of the bumps of boxes [P, 4] in cells, [P, 2]; at least 1."""
+    return np.maximum(spread * (boxes[:, 2:] - boxes[:, :2]), 1.0)
+
+
+def bumps(boxes: np.ndarray, resolution: int, spread: float) -> np.ndarray:
+    """As `heatmap`, float32 [r, r], with bumps as wide and high as the boxes [P, 4] ask for."""
+    out = np.zeros((resolution, resolution), np.float32)
+    axis = np.arange(resolution)[:, None]
+    at = centres(boxes)
+    across, down = (np.exp(-((axis - at[:, k]) ** 2) / (2 * sigmas(boxes, spread)[:, k] ** 2)) for k in (0, 1))
+    for person in range(len(boxes)):
+        np.maximum(out, down[:, person, None] * across[None, :, person], out=out, casting="same_kind")
+    return out
+
+
+def around(boxes: np.ndarray, resolution: int, aim: Aim, rng: np.random.Generator) -> np.ndarray:
+    """The cells (x, y) at which people [P, 4] are learnt, int64 [P * aim.cells, 2], every person's together."""
+    at = np.repeat(centres(boxes), aim.cells, axis=0)
+    moves = np.rint(rng.normal(size=at.shape) * np.repeat(sigmas(boxes, aim.spread), aim.cells, axis=0))
+    moves[:: aim.cells] = 0
+    return (at + moves).clip(0, resolution - 1).astype(np.int64)
 
 
 def heatmap_focal(logits: Tensor, target: Tensor, ignore: Tensor | None = None) -> Tensor:
@@ -63,9 +106,13 @@ def at_cells(maps: Tensor, cells: Tensor) -> Tensor:
     return maps.reshape(n, c, -1).gather(2, place).transpose(1, 2)
 
 
-def size_l1(predicted: Tensor, sizes: Tensor, present: Tensor) -> Tensor:
-    """Absolute errors of height and width summed over people, per person, [N]; people [N, P, 2], `present` [N, P]."""
-    error = (predicted.float() - sizes).abs().sum(-1) * present
+def size_l1(predicted: Tensor, sizes: Tensor, present: Tensor, relative: bool = False) -> Tensor:
+    """Absolute errors of height and width summed over people, per person, [N]; people [N, P, 2], `present` [N, P].
+
+    Relative ones are in shares of the true sizes.
+    """
+    error = (predicted.float() - sizes).abs() / (sizes.clamp(min=1) if relative else 1)
+    error = error.sum(-1) * present
     return error.sum(1) / present.sum(1).clamp(min=1)
 
 
@@ -93,7 +140,11 @@ def affect_error(logits: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def parts(
-    model: nn.Module, outputs: dict[str, Tensor], batch: dict[str, Tensor], published: bool = False
+    model: nn.Module,
+    outputs: dict[str, Tensor],
+    batch: dict[str, Tensor],
+    published: bool = False,
+    relative: bool = False,
 ) -> dict[str, Tensor]:
     """Every part of the loss of one batch, each the mean over its pictures times its factor.
 
@@ -103,6 +154,7 @@ def parts(
         batch: as `benet_data.collate` makes it.
         published: person and background heads of pictures of the second data set skip their layer and train the
             first logits with labels of the other vocabulary, as the original does.
+        relative: see `Aim`.
 
     Returns:
         "heatmap0", "size0", "bu0", "bu0_extra", "bu0_affect", "pc", ...: only parts that have pictures.
@@ -120,8 +172,8 @@ def parts(
             some = present.any(1)
             predicted = at_cells(outputs[f"size{scale}"], cells[rows])
             if some.any():
-                error = size_l1(predicted, batch[f"sizes{scale}"][rows], present)[some].mean()
-                out[f"size{scale}"] = SIZE_WEIGHT * error
+                error = size_l1(predicted, batch[f"sizes{scale}"][rows], present, relative)[some].mean()
+                out[f"size{scale}"] = error if relative else SIZE_WEIGHT * error
         if "bu0" in outputs:
             maps = outputs[f"bu{scale}"]
             out |= _emotions(model, f"bu{scale}", maps, batch, routes["bu"], cells, published=False)

@@ -16,6 +16,7 @@ from emotion.errors import UserError
 from emotion.models.base import FaceInput
 from emotion.models.fg2020 import FG2020, windows
 from emotion.outputs import Faces, Result, Task
+from emotion.predict.sequences import unheard
 
 BATCH = 32
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
@@ -30,12 +31,16 @@ def crop_files(folder: str | Path, suffixes: Sequence[str] = SUFFIXES) -> list[P
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder")
-    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes and p.is_file())
+    files = [p for p in folder.iterdir() if p.suffix.lower() in suffixes and p.is_file()]
     if not files:
         raise UserError(f"no pictures ({', '.join(suffixes)}) in {folder}")
-    if all(p.stem.rpartition("_")[2].isdecimal() for p in files):
-        files.sort(key=exports.frame_number)
-    return files
+    return ordered(files)
+
+
+def ordered(files: Sequence[Path]) -> list[Path]:
+    """Files by the frame number in their names where all have one, else by name."""
+    numbered = all(p.stem.rpartition("_")[2].isdecimal() for p in files)
+    return sorted(sorted(files), key=exports.frame_number) if numbered else sorted(files)
 
 
 def analyze_crops(
@@ -73,6 +78,7 @@ def analyze_crops(
         faces=Faces(np.array([(0, 0, w, h) for w, h in sizes], np.float32), np.ones(len(files))),
         tasks=tasks,
         source=files[0].parent.name,
+        notes=unheard(network, "face pictures have no sound"),
     )
 
 

@@ -15,7 +15,8 @@ from emotion.draw import film
 from emotion.errors import UserError
 from emotion.media import video
 from emotion.outputs import Result
-from emotion.ui import curves, pieces, readouts
+from emotion.ui import curves, facefilm, pieces, readouts
+from emotion.ui.forms import Done, Forms
 from emotion.ui.work import Stops, answering, guarded, told, watched
 
 LONGEST = 600.0  # seconds of video that the page takes; the command line takes any
@@ -56,18 +57,23 @@ class VideoTab:
             with gr.Row(elem_classes="em-actions em-form"):
                 self.start = gr.Button("Analyse", variant="primary", interactive=False, elem_id="em-video-start")
                 self.rate = gr.Dropdown(RATES, value="10", label="Read", show_label=False, elem_id="em-video-rate")
+                self.crops = facefilm.Button(
+                    "Face pictures of one person…", file_count="multiple", file_types=["image"],
+                    elem_id="em-video-crops",
+                )  # fmt: skip
         self.player = gr.Video(
             label="Annotated video", interactive=False, visible=False, height=400, buttons=[], elem_id=PLAYER
         )
         with gr.Row(elem_classes="em-actions", visible=False) as self.actions:
             self.again = gr.Button("Choose another video", elem_id="em-video-again")
             self.files = [gr.DownloadButton(f"Save {kind}", elem_id=f"em-video-{kind.lower()}") for kind in FILES]
+            self.forms = Forms(self.stops)
         self.examples = pieces.example_gallery(EXAMPLE_ROWS, elem_id="em-video-examples")
 
     def _events(self, model: gr.Dropdown) -> None:
         outputs = [
             self.input, self.video, self.start, self.player, self.actions, *self.files, self.examples, self.message,
-            self.stop, self.summary, self.timeline,
+            self.stop, self.summary, self.timeline, *self.forms.outputs,
         ]  # fmt: skip
         # A queue of its own: pictures need not wait for videos.
         work = {"outputs": outputs, "show_progress": "hidden", "api_visibility": "private", "concurrency_id": "video"}
@@ -77,6 +83,8 @@ class VideoTab:
         )  # fmt: skip
         self.start.click(self.analyse, [self.video, model, self.rate], **work)
         self.examples.click(self.example, [model, self.rate], **work)
+        self.crops.upload(self.pictures, [self.crops, model], **work)
+        self.forms.listen(self.message)
         self.again.click(self.reset, None, **work | {"concurrency_id": "reset"})
         self.stop.click(self.halt, None, None, queue=False, api_visibility="private")
 
@@ -101,6 +109,18 @@ class VideoTab:
         finally:
             self.stops.end(request.session_hash)
 
+    def pictures(self, files: list[str], model: str, request: gr.Request) -> Iterator[dict[Any, Any]]:
+        """Read face pictures as a film of one person."""
+        yield from guarded(self._read_pictures(files, model), lambda problem: self.reset(pieces.error(problem)))
+
+    def _read_pictures(self, files: list[str], model: str) -> Iterator[dict[Any, Any]]:
+        yield self._busy("Reading face pictures…")
+        result = facefilm.read(files, self.models.predictor(model).model, facefilm.RATE)
+        with tempfile.TemporaryDirectory() as scratch:
+            target = Path(scratch) / "film.mp4"
+            facefilm.write(files, result, target)
+            yield self._shown(result, target.read_bytes(), float(result.timestamps[-1]))
+
     def _steps(self, path: str, model: str, rate: str, session: str) -> Iterator[dict[Any, Any]]:
         info = checked(path)
         yield self._busy(f"Loading {model}…" if not self.models.is_loaded(model) else "Opening the video…")
@@ -114,7 +134,7 @@ class VideoTab:
             target = Path(scratch) / "film.mp4"
             drawing = watched(lambda tell: film.annotate(path, result, target, until=until, progress=tell), stop)
             yield from told(drawing, "Drawing the annotated video", self._busy)
-            yield self._shown(result, target.read_bytes(), until)
+            yield self._shown(result, target.read_bytes(), until, path)
 
     def _busy(self, text: str, share: float | None = None, stoppable: bool = False) -> dict[Any, Any]:
         return {
@@ -124,7 +144,7 @@ class VideoTab:
             self.examples: gr.HTML(visible=False),
         }
 
-    def _shown(self, result: Result, annotated: bytes, length: float) -> dict[Any, Any]:
+    def _shown(self, result: Result, annotated: bytes, length: float, film: str | None = None) -> dict[Any, Any]:
         files = [pieces.download(name, content) for name, content in saved(result, annotated)]
         notes = "".join(pieces.note(text) for text in result.notes)
         return {
@@ -136,6 +156,7 @@ class VideoTab:
             self.stop: gr.Button(visible=False),
             self.summary: readouts.summary(timeline.summary(result), PLAYER),
             self.timeline: curves.timeline(result, length, PLAYER) if len(result) else "",
+            **self.forms.offer(Done(result, film, length)),
         }
 
     def reset(self, message: str = EMPTY) -> dict[Any, Any]:
@@ -152,6 +173,7 @@ class VideoTab:
             self.stop: gr.Button(visible=False),
             self.summary: "",
             self.timeline: "",
+            **self.forms.offer(None),
         }
 
 
@@ -185,9 +207,10 @@ def saved(result: Result, annotated: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 def tab(models: pieces.Models, model: gr.Dropdown) -> None:
-    """Build the tab's contents and its API function."""
+    """Build the tab's contents and its API functions."""
     VideoTab(models, model)
     _endpoint(models)
+    _crops_endpoint(models)
 
 
 def _endpoint(models: pieces.Models) -> None:
@@ -225,4 +248,36 @@ def _endpoint(models: pieces.Models) -> None:
         ]
         gr.Button().click(
             analyze_video, inputs, gr.JSON(label="result"), api_name="analyze_video", concurrency_id="video"
+        )
+
+
+def _crops_endpoint(models: pieces.Models) -> None:
+    """Offer the reading of face pictures as the API (and MCP) function `/analyze_crops`."""
+
+    def analyze_crops(
+        pictures: list[str], model: str = models.names()[0], frames_per_second: float = facefilm.RATE
+    ) -> dict[str, Any]:
+        """Read face pictures of one person, without looking for faces: a film for models that remember.
+
+        Args:
+            pictures: the files, ordered by the numbers at the end of their names where all have one, else by name.
+            model: name of a model that this page offers.
+            frames_per_second: how fast they follow each other.
+
+        Returns:
+            The document described in docs/schema.md, with one entry per picture.
+        """
+        with answering():
+            predictor = models.predictor(model)
+            result = facefilm.read(pictures or [], predictor.model, frames_per_second)
+        return result.to_dict()
+
+    with gr.Row(visible=False):
+        inputs = [
+            facefilm.Field(label="pictures", file_count="multiple", file_types=["image"]),
+            gr.Textbox(models.names()[0], label="model"),
+            gr.Number(facefilm.RATE, label="frames_per_second", minimum=0),
+        ]
+        gr.Button().click(
+            analyze_crops, inputs, gr.JSON(label="result"), api_name="analyze_crops", concurrency_id="video"
         )

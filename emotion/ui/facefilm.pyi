@@ -1,0 +1,98 @@
+"""Pictures of one person's face, in order, as a film: read without looking for faces."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+from PIL import Image
+from torch import nn
+
+from emotion import draw, media, timeline
+from emotion.draw import film
+from emotion.errors import UserError
+from emotion.faces import cropped
+from emotion.media.video import VideoWriter
+from emotion.outputs import Faces, Result
+
+RATE = 30.0  # pictures per second where nobody says how many
+SIDE = 480  # of the film
+MOST = 3000  # pictures that the page takes; the command line takes any number
+
+
+class _Paths:
+    """Uploaded files as paths. Gradio's own way leaves an empty temporary file behind for every one of them."""
+
+    is_template = True  # to the browser it is what it derives from
+
+    def preprocess(self, payload: Any) -> list[str]:
+        """What the function is given for an upload of several files."""
+        return [file.path for file in payload.root] if payload else []
+
+from gradio.events import Dependency
+
+class Button(gr.UploadButton):
+    """A button that uploads several pictures."""
+
+    is_template = True  # to the browser it is what it derives from
+    preprocess = paths
+    from typing import Callable, Literal, Sequence, Any, TYPE_CHECKING
+    from gradio.blocks import Block
+    if TYPE_CHECKING:
+        from gradio.components import Timer
+        from gradio.components.base import Component
+
+
+class Field(gr.File):
+    """A field for several pictures."""
+
+    is_template = True
+    preprocess = paths
+    from typing import Callable, Literal, Sequence, Any, TYPE_CHECKING
+    from gradio.blocks import Block
+    if TYPE_CHECKING:
+        from gradio.components import Timer
+        from gradio.components.base import Component
+
+
+def read(files: Sequence[str], model: nn.Module, fps: float) -> Result:
+    """What a model says of face pictures, ordered by the number in their names where all have one, else by name.
+
+    Raises:
+        UserError: none, too many, or unreadable ones; a rate that is none.
+    """
+    if not files:
+        raise UserError("choose pictures of a face")
+    if len(files) > MOST:
+        raise UserError(
+            f"{len(files)} pictures, and this page takes {MOST}; choose fewer, or use the command line: "
+            "python -m emotion crops FOLDER -o OUT"
+        )
+    if not fps > 0:
+        raise UserError(f"frames per second must be above 0, not {fps:g}")
+    result = cropped.analyze_crops(cropped.ordered([Path(f) for f in files]), model, fps=fps)
+    return replace(result, source="faces", faces=replace(result.faces, track_ids=np.ones(len(result), np.int64)))
+
+
+def write(files: Sequence[str], result: Result, target: Path) -> None:
+    """The pictures with what was read in them as an MP4 film, each as large as fits into a square.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    drawn = timeline.smooth(result)
+    rate = 1 / float(result.timestamps[1]) if len(result.timestamps) > 1 else 1.0
+    whole = Faces(np.array([[0, 0, SIDE, SIDE]], np.float32), np.ones(1), track_ids=np.ones(1, np.int64))
+    with VideoWriter(target, rate) as out:
+        for file, seconds in zip(cropped.ordered([Path(f) for f in files]), result.timestamps):
+            picture = Image.fromarray(media.read_image(file))
+            scale = SIDE / max(picture.size)
+            fitted = picture.resize([max(1, round(s * scale)) for s in picture.size], Image.Resampling.LANCZOS)
+            canvas = Image.new("RGB", (SIDE, SIDE))
+            canvas.paste(fitted, ((SIDE - fitted.width) // 2, (SIDE - fitted.height) // 2))
+            told = replace(film.at(drawn, float(seconds)), faces=whole, size=(SIDE, SIDE))
+            out.write(draw.overlay(np.asarray(canvas), told), float(seconds))

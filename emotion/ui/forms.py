@@ -1,0 +1,127 @@
+"""More files of a film's result, each made when it is chosen: what the original systems write, a plot, a demo film."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from emotion import exports
+from emotion.draw import dashboard, panels
+from emotion.errors import UserError
+from emotion.outputs import Result
+from emotion.ui import pieces
+from emotion.ui.work import Stops, Update, guarded, told, watched
+
+TABLES = {"abaw": "Challenge files (ABAW)", "fg2020": "FG-2020 table", "esr": "ESR table"}
+PLOT, DEMO = ("Plot over time", "plot"), ("Demo film, 1920 x 1080", "demo")
+NOTHING = ("More files…", "")
+KEPT = 3600  # seconds that a visitor's last result waits for such wishes
+
+
+@dataclass(frozen=True)
+class Done:
+    """What was analysed last: its result, the film on the server (None: there was none), and where its reading ended."""
+
+    result: Result
+    film: str | None
+    until: float
+
+
+class Forms:
+    """A list of kinds of files, and the button that saves the chosen one."""
+
+    def __init__(self, stops: Stops) -> None:
+        self.stops = stops
+        self.done = gr.State(None, time_to_live=KEPT)
+        self.choice = gr.Dropdown([NOTHING], value="", label="More files", show_label=False, elem_id="em-video-more")
+        self.file = gr.DownloadButton("Save", visible=False, elem_id="em-video-form")
+        self.outputs = [self.done, self.choice, self.file]
+
+    def listen(self, message: gr.HTML) -> None:
+        """Make what is chosen; problems are told in `message`."""
+        self.message = message
+        self.choice.input(
+            self.make, [self.choice, self.done], [self.file, message],
+            show_progress="hidden", api_visibility="private", concurrency_id="video",
+        )  # fmt: skip
+
+    def offer(self, done: Done | None) -> Update:
+        """What can be made of a result; None takes the offer back."""
+        choices = [NOTHING, *(possible(done) if done else ())]
+        return {
+            self.done: done,
+            self.choice: gr.Dropdown(choices, value=""),
+            self.file: gr.DownloadButton(value=None, visible=False),
+        }
+
+    def make(self, form: str, done: Done | None, request: gr.Request) -> Iterator[Update]:
+        """The chosen file behind the button, or why not."""
+        hidden = {self.file: gr.DownloadButton(value=None, visible=False)}
+        if not form or done is None:
+            yield hidden
+            return
+        steps = self._steps(form, done, request.session_hash)
+        try:
+            yield from guarded(
+                steps, lambda problem: {**hidden, self.message: gr.HTML(pieces.error(problem), visible=True)}
+            )
+        finally:
+            self.stops.end(request.session_hash)
+
+    def _steps(self, form: str, done: Done, session: str) -> Iterator[Update]:
+        stem = Path(done.result.source).stem or "video"
+        if form == DEMO[1]:
+            with tempfile.TemporaryDirectory() as scratch:
+                target = Path(scratch) / "film.mp4"
+                drawing = watched(
+                    lambda tell: dashboard.write_film(done.result, done.film, target, done.until, tell),
+                    self.stops.start(session),
+                )
+                yield from told(drawing, "Demo film", self._busy)
+                name, content = f"{stem}_demo.mp4", target.read_bytes()
+        elif form == PLOT[1]:
+            name, content = f"{stem}_curves.png", _plot(done.result)
+        else:
+            name, content = packed(exports.files(form, done.result, stem), f"{stem}_{form}")
+        label = f"Save {Path(name).suffix[1:].upper()}"
+        yield {self.file: gr.DownloadButton(label, value=pieces.download(name, content), visible=True, interactive=True)}
+
+    def _busy(self, text: str, share: float | None = None, stoppable: bool = False) -> Update:
+        return {self.file: gr.DownloadButton(text, value=None, visible=True, interactive=False)}
+
+
+def possible(done: Done) -> list[tuple[str, str]]:
+    """Labels and keys of the files that can be made of a result."""
+    found = []
+    for form, label in TABLES.items():
+        try:
+            exports.check([form], done.result.model, {k: t[:0] for k, t in done.result.tasks.items()})
+        except UserError:
+            continue
+        found.append((label, form))
+    return [*found, *([PLOT] if len(done.result) else []), *([DEMO] if done.film and len(done.result) else [])]
+
+
+def packed(files: dict[str, bytes], stem: str) -> tuple[str, bytes]:
+    """Name and content of one file as it is, or of several in a ZIP archive."""
+    if len(files) == 1:
+        ((path, content),) = files.items()
+        return f"{stem}{Path(path).suffix}", content
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path, content in files.items():
+            archive.writestr(path, content)
+    return f"{stem}.zip", out.getvalue()
+
+
+def _plot(result: Result) -> bytes:
+    with tempfile.TemporaryDirectory() as scratch:
+        panels.curves(result, target := Path(scratch) / "curves.png")
+        return target.read_bytes()
