@@ -130,7 +130,7 @@ def test_other_systems_files_and_the_demo_film_are_made_when_chosen(page):
     choose(page, "Challenge files")
     page.wait_for_selector("#em-video-form:has-text('Save ZIP'):enabled")
     with zipfile.ZipFile(save(page, "form")) as archive:
-        names = {f"abaw/{folder}/{kind}/{TWO.stem}.txt" for folder in ("merged", "0") for kind in ("EXPR_Set", "VA_Set")}
+        names = {f"abaw/{who}/{task}/{TWO.stem}.txt" for who in ("merged", "0") for task in ("EXPR_Set", "VA_Set")}
         assert names <= set(archive.namelist())
     page.click("#em-video-again")
     page.wait_for_selector("#em-video-more", state="hidden")

@@ -227,7 +227,7 @@ class SceneData(Dataset):
         how: augment.Variation | None = None,
         published: bool = False,
         side: int | None = None,
-        aim: losses.Aim = losses.Aim(),
+        aim: losses.Aim = losses.PUBLISHED,
     ) -> None:
         self.aim = aim
         self.sources, self.config, self.weights, self.published = list(sources), config, weights, published
@@ -288,14 +288,14 @@ class SceneData(Dataset):
 
 
 class Collate:
-    """Rows of `SceneData` as a batch: people padded to the largest number, maps drawn; a person counts `aim.cells` times.
+    """Rows of `SceneData` as a batch: people padded to the largest number, each of them `aim.cells` times; maps drawn.
 
     The batch holds "images" [N, 3, S, S], "routes" (head -> image numbers), "present" and "known" bool [N, P],
     "second" bool [N], "labels" [N, P, K] and "labels_extra" [N, P, K2], "affect" [N, P, A], and per scale "cells"
     int64 [N, P, 2], "sizes" [N, P, 2], "heatmap" [N, r, r] and "ignore" bool [N, r, r].
     """
 
-    def __init__(self, config: BENetConfig, side: int | None = None, aim: losses.Aim = losses.Aim()) -> None:
+    def __init__(self, config: BENetConfig, side: int | None = None, aim: losses.Aim = losses.PUBLISHED) -> None:
         self.config, self.side, self.aim = config, side or config.input.size, aim
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:

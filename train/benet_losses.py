@@ -34,6 +34,9 @@ class Aim:
     relative: bool = False
 
 
+PUBLISHED = Aim()
+
+
 def centres(boxes: np.ndarray) -> np.ndarray:
     """The cells (x, y) of boxes [P, 4] in map coordinates, int64 [P, 2]."""
     return ((boxes[:, :2] + boxes[:, 2:]) / 2).astype(np.int64)

@@ -20,28 +20,15 @@ from emotion.media.video import VideoWriter
 from emotion.outputs import Faces, Result
 
 RATE = 30.0  # pictures per second where nobody says how many
-SIDE = 480  # of the film
+SIDE, ABOVE = 480, 40  # pixels of a face in the film, and above it for its label
 MOST = 3000  # pictures that the page takes; the command line takes any number
 
 
-def paths(component: Any, payload: Any) -> list[str]:
-    """What a function is given for an upload of several files. Gradio's own way leaves an empty temporary file behind
-    for every one of them."""
-    return [file.path for file in payload.root] if payload else []
-
-
-class Button(gr.UploadButton):
-    """A button that uploads several pictures."""
-
-    is_template = True  # to the browser it is what it derives from
-    preprocess = paths
-
-
-class Field(gr.File):
-    """A field for several pictures."""
-
-    is_template = True
-    preprocess = paths
+def as_paths(component: gr.UploadButton | gr.File) -> Any:
+    """The component, giving functions the paths of several uploaded files. Gradio's own way would leave an empty
+    temporary file behind for every one of them."""
+    component.preprocess = lambda payload: [file.path for file in payload.root] if payload else []
+    return component
 
 
 def read(files: Sequence[str], model: nn.Module, fps: float) -> Result:
@@ -71,13 +58,14 @@ def write(files: Sequence[str], result: Result, target: Path) -> None:
     """
     drawn = timeline.smooth(result)
     rate = 1 / float(result.timestamps[1]) if len(result.timestamps) > 1 else 1.0
-    whole = Faces(np.array([[0, 0, SIDE, SIDE]], np.float32), np.ones(1), track_ids=np.ones(1, np.int64))
+    box = np.array([[0, ABOVE, SIDE, ABOVE + SIDE]], np.float32)
+    whole, size = Faces(box, np.ones(1), track_ids=np.ones(1, np.int64)), (SIDE, ABOVE + SIDE)
     with VideoWriter(target, rate) as out:
         for file, seconds in zip(cropped.ordered([Path(f) for f in files]), result.timestamps):
             picture = Image.fromarray(media.read_image(file))
             scale = SIDE / max(picture.size)
             fitted = picture.resize([max(1, round(s * scale)) for s in picture.size], Image.Resampling.LANCZOS)
-            canvas = Image.new("RGB", (SIDE, SIDE))
-            canvas.paste(fitted, ((SIDE - fitted.width) // 2, (SIDE - fitted.height) // 2))
-            told = replace(film.at(drawn, float(seconds)), faces=whole, size=(SIDE, SIDE))
+            canvas = Image.new("RGB", size)
+            canvas.paste(fitted, ((SIDE - fitted.width) // 2, ABOVE + (SIDE - fitted.height) // 2))
+            told = replace(film.at(drawn, float(seconds)), faces=whole, size=size)
             out.write(draw.overlay(np.asarray(canvas), told), float(seconds))

@@ -8,7 +8,6 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import gradio as gr
 
@@ -16,18 +15,17 @@ from emotion import exports
 from emotion.draw import dashboard, panels
 from emotion.errors import UserError
 from emotion.outputs import Result
-from emotion.ui import pieces
+from emotion.ui import pieces, theme
 from emotion.ui.work import Stops, Update, guarded, told, watched
 
 TABLES = {"abaw": "Challenge files (ABAW)", "fg2020": "FG-2020 table", "esr": "ESR table"}
 PLOT, DEMO = ("Plot over time", "plot"), ("Demo film, 1920 x 1080", "demo")
 NOTHING = ("More files…", "")
-KEPT = 3600  # seconds that a visitor's last result waits for such wishes
 
 
 @dataclass(frozen=True)
 class Done:
-    """What was analysed last: its result, the film on the server (None: there was none), and where its reading ended."""
+    """What was analysed last: its result, the film on the server (None for pictures), and where its reading ended."""
 
     result: Result
     film: str | None
@@ -39,7 +37,7 @@ class Forms:
 
     def __init__(self, stops: Stops) -> None:
         self.stops = stops
-        self.done = gr.State(None, time_to_live=KEPT)
+        self.done = gr.State(None, time_to_live=theme.KEPT_SECONDS)
         self.choice = gr.Dropdown([NOTHING], value="", label="More files", show_label=False, elem_id="em-video-more")
         self.file = gr.DownloadButton("Save", visible=False, elem_id="em-video-form")
         self.outputs = [self.done, self.choice, self.file]
@@ -90,8 +88,8 @@ class Forms:
             name, content = f"{stem}_curves.png", _plot(done.result)
         else:
             name, content = packed(exports.files(form, done.result, stem), f"{stem}_{form}")
-        label = f"Save {Path(name).suffix[1:].upper()}"
-        yield {self.file: gr.DownloadButton(label, value=pieces.download(name, content), visible=True, interactive=True)}
+        label, saved = f"Save {Path(name).suffix[1:].upper()}", pieces.download(name, content)
+        yield {self.file: gr.DownloadButton(label, value=saved, visible=True, interactive=True)}
 
     def _busy(self, text: str, share: float | None = None, stoppable: bool = False) -> Update:
         return {self.file: gr.DownloadButton(text, value=None, visible=True, interactive=False)}

@@ -28,7 +28,7 @@ EXAMPLE_ROWS = (
 EMPTY = pieces.note(
     "Choose a video to begin.",
     "Every face in it is followed and read over time. You get the annotated video, a timeline that moves the player, "
-    "and tables. Sound is kept. Up to 10 minutes.",
+    "and tables. Sound is kept. Up to 10 minutes. Or give pictures of one person's face, in order.",
 )
 PLAYER = "em-video-player"
 FILES = ("MP4", "CSV", "JSON", "Parquet", "VTT")
@@ -57,14 +57,15 @@ class VideoTab:
             with gr.Row(elem_classes="em-actions em-form"):
                 self.start = gr.Button("Analyse", variant="primary", interactive=False, elem_id="em-video-start")
                 self.rate = gr.Dropdown(RATES, value="10", label="Read", show_label=False, elem_id="em-video-rate")
-                self.crops = facefilm.Button(
+                crops = gr.UploadButton(
                     "Face pictures of one person…", file_count="multiple", file_types=["image"],
                     elem_id="em-video-crops",
                 )  # fmt: skip
+                self.crops = facefilm.as_paths(crops)
         self.player = gr.Video(
             label="Annotated video", interactive=False, visible=False, height=400, buttons=[], elem_id=PLAYER
         )
-        with gr.Row(elem_classes="em-actions", visible=False) as self.actions:
+        with gr.Row(elem_classes="em-actions em-form", visible=False) as self.actions:
             self.again = gr.Button("Choose another video", elem_id="em-video-again")
             self.files = [gr.DownloadButton(f"Save {kind}", elem_id=f"em-video-{kind.lower()}") for kind in FILES]
             self.forms = Forms(self.stops)
@@ -274,7 +275,7 @@ def _crops_endpoint(models: pieces.Models) -> None:
 
     with gr.Row(visible=False):
         inputs = [
-            facefilm.Field(label="pictures", file_count="multiple", file_types=["image"]),
+            facefilm.as_paths(gr.File(label="pictures", file_count="multiple", file_types=["image"])),
             gr.Textbox(models.names()[0], label="model"),
             gr.Number(facefilm.RATE, label="frames_per_second", minimum=0),
         ]
