@@ -129,7 +129,7 @@ def load(
     chosen = split_actors({int(e.speaker) for e in entries}, scheme, fold, folds, seed)[split]
     entries = [e for e in entries if int(e.speaker) in chosen]
     which = scheme if scheme == "published" else f"{scheme}, fold {fold}"
-    what = f"{visual} relative to the actor's" if relative else visual
+    what = f"{visual} relative to the actor's" if relative else {"none": "voice alone"}.get(visual, visual)
     if visual == "borrowed":
         entries = borrowed.lend(entries, ferplus.load(root / FACES, "valid", protocol="majority"), RAVDESS, frames)
         what = "voice and face are different persons: faces borrowed from FER+, neutral ones for calm"
