@@ -21,6 +21,7 @@ from train import benet as training
 from train import benet_augment as augment
 from train import benet_data as data
 from train import benet_judge, compose, thresholds
+from train import benet_losses as losses
 from train import recipe as recipes
 
 TINY = BENetConfig(
@@ -273,6 +274,56 @@ def test_batches(composer) -> None:
     assert (centres <= people).all() and (centres[people > 0] > 0).all()
     again = torch.manual_seed(0) and next(iter(dataset.loader(11)))
     torch.testing.assert_close(batch["images"], again["images"])
+
+
+def test_bumps_as_wide_as_people_have_their_top_at_the_centre() -> None:
+    boxes = np.array([[2, 2, 6, 8], [10, 4, 60, 44.0]])
+    heat = losses.bumps(boxes, 64, 0.1)
+    assert heat.dtype == np.float32 and heat[5, 4] == heat[24, 35] == 1 and (heat == 1).sum() == 2
+    assert heat[24, 40] == pytest.approx(np.exp(-0.5), abs=1e-6), "a tenth of the width is one deviation"
+    assert heat[28, 35] == pytest.approx(np.exp(-0.5), abs=1e-6), "and of the height"
+    assert heat[5, 5] == pytest.approx(np.exp(-0.5), abs=1e-6), "at least one cell"
+    assert not losses.bumps(np.zeros((0, 4)), 8, 0.1).any()
+
+
+def test_people_are_learnt_at_their_centres_and_around_them() -> None:
+    aim = losses.Aim(spread=0.1, cells=5, relative=True)
+    boxes = np.array([[0, 0, 2, 2], [10, 4, 60, 44.0]])
+    cells = losses.around(boxes, 64, aim, np.random.default_rng(0)).reshape(2, 5, 2)
+    assert cells[:, 0].tolist() == losses.centres(boxes).tolist() and cells.min() >= 0
+    assert len(np.unique(cells[1], axis=0)) > 2 and np.abs(cells[1] - cells[1, 0]).max() < 20
+    assert losses.around(boxes, 64, losses.PUBLISHED, np.random.default_rng(0)).tolist() == cells[:, 0].tolist()
+    dataset = data.SceneData(
+        [data.Annotated(scene_of([[10, 10, 30, 50], [40, 10, 70, 70]]))], TINY, {"det+bu": 1.0}, aim=aim
+    )
+    torch.manual_seed(0)
+    batch = next(iter(dataset.loader(2)))
+    assert batch["present"].sum(1).tolist() == [10, 10] and batch["sizes0"].shape == (2, 10, 2)
+    sizes = batch["sizes1"].unflatten(1, (2, 5))
+    assert (sizes == sizes[:, :, :1]).all() and (
+        batch["cells1"].unflatten(1, (2, 5)) != batch["cells1"][:, None, :1]
+    ).any()
+
+
+def test_relative_errors_of_sizes_do_not_depend_on_size() -> None:
+    sizes, there = torch.tensor([[[10.0, 4.0], [100.0, 40.0]]]), torch.tensor([[True, True]])
+    errors = [losses.size_l1(sizes * 1.1, sizes, there & torch.arange(2).eq(k), relative=True) for k in (0, 1)]
+    assert errors[0].item() == pytest.approx(0.2) and errors[1].item() == pytest.approx(0.2)
+
+
+def test_where_an_annotation_is_incomplete_nobody_is_denied() -> None:
+    whole = scene_of([[10, 10, 30, 50], [40, 20, 60, 70]])
+    for scenes, outside in (
+        (whole, False),
+        (replace(whole, scenes=(replace(whole.scenes[0], complete_from=40.0),)), True),
+    ):
+        sample = data.Annotated(scenes).sample(0, np.random.default_rng(0))
+        covered = np.zeros((80, 100), bool)
+        for x0, y0, x1, y1 in sample.ignore.round().astype(int):
+            covered[y0:y1, x0:x1] = True
+        people = np.zeros_like(covered)
+        people[10:70, 10:60] = True
+        assert (covered == (outside & ~people)).all()
 
 
 def test_two_vocabularies_in_one_batch(tmp_path) -> None:
