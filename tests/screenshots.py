@@ -42,7 +42,7 @@ def bring_into(page: Page, state: str, damaged: Path) -> None:
             page.click("#em-scene .em-maps button >> nth=1")
     elif state == "voice" and page.locator("#em-voice-examples").count():
         page.click("#em-voice-examples button")
-        page.wait_for_selector("#em-voice-timeline .em-strip")
+        page.wait_for_selector("text=Together and alone")
     elif state == "compare":
         page.click("#em-compare-examples button[data-file='astronaut.jpg']")
         page.wait_for_selector("#em-compare-details .em-card")

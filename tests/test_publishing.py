@@ -375,6 +375,22 @@ def test_what_hub_users_say_when_they_push(server: Hub, folder: Path, tmp_path: 
         loaded.save_pretrained(tmp_path / "nameless", push_to_hub=True)
 
 
+def test_figures_do_not_outlive_the_weights_they_are_of(tmp_path: Path) -> None:
+    loaded = hub.load("emenet_v.open_student")
+    loaded.save_pretrained(tmp_path / "same")
+    head, body = publishing.split((tmp_path / "same" / hub.CARD).read_text())
+    assert head["model-index"] and "## Measured" in body and hub.load(tmp_path / "same").card.metrics
+    with torch.no_grad():
+        next(loaded.parameters()).mul_(1.01)
+    loaded.save_pretrained(tmp_path / "tuned")
+    head, body = publishing.split((tmp_path / "tuned" / hub.CARD).read_text())
+    assert "model-index" not in head and "## Measured" not in body and "Trained further than" in body
+    assert "## Not for" in body and hub.load(tmp_path / "tuned").card.metrics == {}
+    loaded.card = hub.Card("mine", "MIT", True, metrics={"mine/test/accuracy": 0.5})
+    loaded.save_pretrained(tmp_path / "own")
+    assert hub.load(tmp_path / "own").card.metrics == {"mine/test/accuracy": 0.5}
+
+
 def test_a_loaded_models_card_is_kept(server: Hub, folder: Path, tmp_path: Path) -> None:
     loaded = esr.ESR.from_pretrained(folder)
     loaded.save_pretrained(tmp_path / "saved")

@@ -136,6 +136,7 @@ def load(
         raise UserError(f"{folder / WEIGHTS} {problem}; {again}")
     fit(model, tensors, where=folder / WEIGHTS)
     model.card = dataclasses.replace(card, sha256=digest)
+    model.measured = (model.card.metrics, fingerprint(model))
     with suppress(OSError):  # a model without its text is still a model
         model.readme = (folder / CARD).read_text(encoding="utf-8", errors="replace")
     try:
@@ -261,6 +262,11 @@ def fit(model: nn.Module, tensors: dict[str, Tensor], where: Path | str = "state
     if bad:
         raise UserError(f"{where} does not fit the model: " + "; ".join(bad))
     model.load_state_dict(given, strict=False)
+
+
+def fingerprint(model: nn.Module) -> tuple[float, ...]:
+    """One number per tensor of a network; other weights give others."""
+    return tuple(float(t.detach().double().norm()) for t in model.state_dict().values())
 
 
 def save(model: nn.Module, method: str, folder: str | Path, card: Card, readme: str, half: bool = False) -> Card:

@@ -18,6 +18,7 @@ class Pretrained:
 
     card: Any = None  # hub.Card; set when a checkpoint is loaded
     readme: str = ""  # the text of its model card, likewise
+    measured: tuple[Any, Any] = ({}, None)  # its figures and the fingerprint of the weights they are of, likewise
 
     @classmethod
     def from_pretrained(
@@ -45,6 +46,8 @@ class Pretrained:
     ) -> str | None:
         """Write the checkpoint folder: configuration, weights and model card; what the card said is kept.
 
+        Figures that came with the checkpoint are left out where the weights have changed since: they are of others.
+
         Args:
             save_directory: the folder; made, or what is a checkpoint in it replaced.
             push_to_hub: publish it as well.
@@ -64,7 +67,11 @@ class Pretrained:
             raise UserError("this model has no card yet: model.card = emotion.hub.Card(name=..., licence=..., ...)")
         place = f"{type(self).__module__}:{type(self).__name__}"
         method = next(name for name, where in registry.METHODS.items() if where == place)
-        hub.save(self, method, save_directory, self.card, publishing.model_card(self.card, method, self.readme))
+        card, text = self.card, self.readme
+        figures, weights = self.measured
+        if weights and card.metrics == figures and hub.fingerprint(self) != weights:
+            card, text = publishing.unmeasured(card, text)
+        hub.save(self, method, save_directory, card, publishing.model_card(card, method, text))
         return self.push_to_hub(repo_id or Path(save_directory).name, **push) if push_to_hub else None
 
     def push_to_hub(

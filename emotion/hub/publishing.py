@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -129,6 +130,16 @@ def model_card(card: hub.Card, method: str, readme: str, repo: str = "", results
     if citation and citation not in body:
         sections.append(f"## Citation\n\n{citation}")
     return headed(head, "\n\n".join(sections))
+
+
+def unmeasured(card: hub.Card, readme: str) -> tuple[hub.Card, str]:
+    """A card and its text without figures, for a model that was trained further; says so."""
+    head, body = split(readme)
+    head.pop("model-index", None)
+    body = re.sub(r"(?ms)^## Measured$.*?(?=^## |\Z)", "", body).strip()
+    note = f"Trained further than `{card.name}`, whose figures do not hold for these weights."
+    body = f"{body}\n\n{note}" if body and note not in body else body
+    return dataclasses.replace(card, metrics={}), headed(head, body) if readme else readme
 
 
 def headed(head: dict[str, Any], body: str) -> str:
