@@ -10,8 +10,9 @@ from typing import NamedTuple
 from eval.leaderboard import Row, Table
 from eval.results import COVERAGES
 
-WIDTH, HEIGHT = 640, 320
-LEFT, RIGHT, TOP, BOTTOM = 64, 170, 12, 44
+WIDTH, HEIGHT = 720, 320
+LEFT, RIGHT, TOP, BOTTOM = 64, 250, 12, 44
+LONGEST = 28  # letters of a name that fit beside the axes
 CURVES = 8  # drawn at most, of the best rows
 DASHES = ("", "6 3", "2 3", "9 3 2 3")  # lines differ in more than colour
 COLOURS = ("var(--accent)", "var(--second)")
@@ -70,13 +71,18 @@ def risk_coverage(table: Table) -> str:
         while any(abs(y - other) < 14 for other in taken):  # names must not lie on each other
             y += 14
         taken.append(y)
-        parts.append(f'<text x="{x + 8:.1f}" y="{y + 4:.1f}">{html.escape(row.model)}</text>')
+        parts.append(f'<text x="{x + 8:.1f}" y="{y + 4:.1f}">{_short(row.model)}</text>')
     return _svg(parts, "Risk against coverage. " + "; ".join(map(_risk_in_words, rows)))
 
 
 def _risk_in_words(row: Row) -> str:
     half = row.risk[COVERAGES.index(0.5)]
     return f"{row.model}: error {row.risk[-1]:.4f} of all answers, {half:.4f} of the surest half"
+
+
+def _short(name: str) -> str:
+    """A name that fits into the picture; the whole one is in the description."""
+    return html.escape(name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…")
 
 
 def _scatter(points: list[Point], across: str, up: str) -> str:
@@ -91,7 +97,7 @@ def _scatter(points: list[Point], across: str, up: str) -> str:
         at_x, at_y = place(x, y)
         fill = "var(--accent)" if point.measured else "var(--page, transparent)"
         parts.append(f'<circle cx="{at_x:.1f}" cy="{at_y:.1f}" r="4" fill="{fill}" stroke="var(--accent)"/>')
-        parts.append(f'<text x="{at_x + 8:.1f}" y="{at_y + 4:.1f}">{html.escape(point.name)}</text>')
+        parts.append(f'<text x="{at_x + 8:.1f}" y="{at_y + 4:.1f}">{_short(point.name)}</text>')
     kinds = {True: "", False: " (reported)"}
     words = (f"{p.name}: {p.cost:.3g} {across}, {up} {p.gain:.4f}{kinds[p.measured]}" for p in points)
     return _svg(parts, "; ".join(words))

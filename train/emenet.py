@@ -352,10 +352,21 @@ def report(trainee: EMENetTrainee, recipe: Recipe, command: str) -> tuple[hub.Ca
         licence=recipe.licence,
         commercial=recipe.commercial,
         trained_on=tuple(dict.fromkeys(p.dataset for p in trainee.train.parts)),
-        metrics={f"{where}/{k}": round(v, 4) for k, v in ensemble.items()},
+        metrics=_by_data(ensemble, trainee),
         source="trained by this project",
     )
     return card, figures_of.card_text(card, recipe, model, command, table + lines)
+
+
+def _by_data(figures: dict[str, float], trainee: EMENetTrainee) -> dict[str, float]:
+    """A card's metrics: every task's figures under the validation sets that have labels of the task."""
+    out = {}
+    for name, value in figures.items():
+        task = "valence_arousal" if name.startswith(("ccc_", "rmse_")) else name.rpartition("_")[0]
+        where = [f"{p.dataset}/{p.split}" for p in trainee.valid.parts if task in p.targets]
+        if where and not name.endswith("_total"):
+            out[f"{'+'.join(dict.fromkeys(where))}/{name}"] = round(value, 4)
+    return out
 
 
 def rows(logits: dict[str, Tensor], index: np.ndarray) -> dict[str, Tensor]:
