@@ -30,7 +30,7 @@ from emotion.models.base import ClipInput, FaceInput, multiply_adds
 from emotion.predict import FacePredictor
 from emotion.predict.scenes import ScenePredictor
 from eval.architectures import untrained
-from eval.results import file_name, replace_file
+from eval.results import file_name, read_json, replace_file
 from eval.speed import SpeedResult
 
 BATCHES = (1, 8, 32)
@@ -64,13 +64,23 @@ def run(args: argparse.Namespace) -> int:
         done[model.config] = found
         found = dataclasses.replace(found, model=model.card.name if weights == "trained" else name, weights=weights)
         text = json.dumps(dataclasses.asdict(found), indent=1) + "\n"
-        path = args.out / f"{file_name(found.model, found.device, f'{found.threads}-threads')}.json"
+        path = _path(args.out, found)
         replace_file(path, text.encode())
         cells = (f"{found.figures[key]:.4g}" if key in found.figures else "" for key in _COLUMNS.values())
         macs = f"{found.multiply_adds / 1e6:.0f} M"
         rows.add_row(found.model, weights, f"{found.parameters / 1e6:.2f} M", macs, *cells)
     show(rows, f"{machine()}, {torch.get_num_threads()} threads, {args.device}")
     return 2 if failed else 0
+
+
+def _path(folder: Path, found: SpeedResult) -> Path:
+    """The file of a result; a network of the same name and another size does not overwrite the first one's."""
+    where = found.device, f"{found.threads}-threads"
+    path = folder / f"{file_name(found.model, *where)}.json"
+    with contextlib.suppress(UserError):
+        if path.is_file() and read_json(path).get("parameters") != found.parameters:
+            return folder / f"{file_name(f'{found.model}-{found.parameters}', *where)}.json"
+    return path
 
 
 _COLUMNS = {

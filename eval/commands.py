@@ -58,7 +58,10 @@ def score(args: argparse.Namespace) -> int:
         found = predictions.match(predictions.read(args.predictions), loaded, args.predictions)
         scorer = clips if clips.are_clips(loaded) else scoring
         tasks, about = scorer.score(found, loaded), data.info(loaded)
-    return _finish(args, tasks, about, ModelInfo(args.name or args.predictions.stem), args.predictions, None)
+    model = ModelInfo(args.name or args.predictions.stem)
+    if _measured(file := args.out / f"{_name(args, model.name)}.json"):
+        raise UserError(f"{file} is a result of weights that were run here; give these predictions another --name")
+    return _finish(args, tasks, about, model, args.predictions, None)
 
 
 def _scenes(

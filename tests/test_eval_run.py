@@ -53,6 +53,8 @@ def test_run_then_score_the_same_file(checkpoint: Path, faces: Path, tmp_path: P
     again = results.read(tmp_path / "again" / "esr.tiny--ferplus--test.json")
     assert again.tasks == result.tasks and set(result.tasks) == {"expression"}
     assert {"aurc", "auroc_of_errors"} <= set(result.tasks["expression"].calibration)
+    assert main(["score", "--predictions", str(file), "--name", "esr.tiny", *given[:-1], str(tmp_path)]) == 2
+    assert results.read(tmp_path / "esr.tiny--ferplus--test.json") == result, "what was run here is not overwritten"
 
 
 def test_predictions_do_not_depend_on_the_batch_and_an_interrupted_run_goes_on(
@@ -161,6 +163,12 @@ def test_bench(checkpoint: Path, tmp_path: Path, capsys) -> None:
     assert main(["bench", str(checkpoint), "--seconds", "0.01", "--out", str(tmp_path / "speed")]) == 0
     (found,), problems = speed.read_speed([tmp_path])
     assert not problems and found.model == "esr.tiny" and min(found.figures.values()) > 0
+    (file,) = (tmp_path / "speed").iterdir()
+    file.write_text(file.read_text().replace(f'"parameters": {found.parameters}', '"parameters": 7'))
+    assert main(["bench", str(checkpoint), "--seconds", "0.01", "--out", str(tmp_path / "speed")]) == 0
+    sizes = sorted(s.parameters for s in speed.read_speed([tmp_path])[0])
+    assert sizes == [7, found.parameters], "another network of that name is kept"
+    file.unlink()
     assert main(["leaderboard", "--track", "speed", "--results", str(tmp_path)]) == 0
     assert "esr.tiny" in capsys.readouterr().out
 
