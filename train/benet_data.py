@@ -330,7 +330,8 @@ class Collate:
 
     def _maps(self, rows: list[dict[str, Any]], scale: int, p: int) -> dict[str, torch.Tensor]:
         n, r, aim = len(rows), self.side // (4, 2)[scale], self.aim
-        rng = np.random.default_rng(int(torch.randint(2**62, (1,))) if aim.cells > 1 else 0)
+        seed = int(torch.randint(2**62, (1,))) if aim.cells > 1 else 0  # follows the worker's
+        rng = np.random.default_rng(seed)
         cells, sizes = torch.zeros(n, p, 2, dtype=torch.long), torch.zeros(n, p, 2)
         heat, ignore = torch.zeros(n, r, r), torch.zeros(n, r, r, dtype=torch.bool)
         for i, row in enumerate(rows):
@@ -340,8 +341,8 @@ class Collate:
             width, height = np.repeat(boxes[:, 2:] - boxes[:, :2], aim.cells, axis=0).astype(np.float32).T
             sizes[i, :here] = torch.from_numpy(np.stack([height, width], axis=1))
             if "det" in row["head"]:
-                wide = aim.spread and losses.bumps(boxes, r, aim.spread)
-                heat[i] = torch.from_numpy(wide if aim.spread else losses.heatmap(losses.centres(boxes), r))
+                drawn = losses.bumps(boxes, r, aim.spread) if aim.spread else losses.heatmap(losses.centres(boxes), r)
+                heat[i] = torch.from_numpy(drawn)
             for x0, y0, x1, y1 in row.get(f"ignore{scale}", np.zeros((0, 4))).astype(int):
                 ignore[i, y0 : y1 + 1, x0 : x1 + 1] = heat[i, y0 : y1 + 1, x0 : x1 + 1] < 1
         return {f"cells{scale}": cells, f"sizes{scale}": sizes, f"heatmap{scale}": heat, f"ignore{scale}": ignore}

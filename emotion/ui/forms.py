@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 
@@ -42,10 +43,10 @@ class Forms:
         self.file = gr.DownloadButton("Save", visible=False, elem_id="em-video-form")
         self.outputs = [self.done, self.choice, self.file]
 
-    def listen(self, message: gr.HTML) -> None:
-        """Make what is chosen; problems are told in `message`."""
+    def listen(self, message: gr.HTML) -> Any:
+        """Make what is chosen; problems are told in `message`. Returns the event, for what cancels it."""
         self.message = message
-        self.choice.input(
+        return self.choice.input(
             self.make, [self.choice, self.done], [self.file, message],
             show_progress="hidden", api_visibility="private", concurrency_id="video",
         )  # fmt: skip

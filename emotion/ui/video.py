@@ -85,8 +85,8 @@ class VideoTab:
         self.start.click(self.analyse, [self.video, model, self.rate], **work)
         self.examples.click(self.example, [model, self.rate], **work)
         self.crops.upload(self.pictures, [self.crops, model], **work)
-        self.forms.listen(self.message)
-        self.again.click(self.reset, None, **work | {"concurrency_id": "reset"})
+        making = self.forms.listen(self.message)
+        self.again.click(self.reset, None, cancels=[making], **work | {"concurrency_id": "reset"})
         self.stop.click(self.halt, None, None, queue=False, api_visibility="private")
 
     def halt(self, request: gr.Request) -> None:
