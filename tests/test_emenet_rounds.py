@@ -53,7 +53,14 @@ def test_rounds_run_and_resume(
     ]
     assert rounds.main(command) == 0
     first = capsys.readouterr().out
-    for text in ("round 0, one network", "round 1, ensemble", "round 1, change", "expression NLL", "without people"):
+    for text in (
+        "round 0, one network",
+        "round 1, ensemble",
+        "round 1, change",
+        "round 1, change, calibrated",
+        "expression NLL",
+        "without people",
+    ):
         assert text in first
     small, whole = (
         hub.load(tmp_path / "out" / place / "emenet_v.open_student") for place in ("", "seed-0/round-1")

@@ -36,13 +36,15 @@ FIGURES = {
     "expression_f1": "expression macro F1",
     "expression_nll": "expression NLL",
     "expression_ece": "expression ECE",
+    "expression_confidence": "mean probability of the chosen expression",
     "ccc_valence": "CCC of valence",
     "ccc_arousal": "CCC of arousal",
     "rmse_valence": "RMSE of valence",
     "rmse_arousal": "RMSE of arousal",
 }
 Tasks = dict[str, Task]
-Said = dict[str, list[Tasks]]  # "one network" -> the members on their own, "ensemble" -> the ensemble alone
+# "one network" -> the members on their own, "ensemble" -> the ensemble alone, "calibrated" -> it at other temperatures
+Said = dict[str, list[Tasks]]
 Interval = tuple[float, float, float]  # value, lower and upper limit
 
 
@@ -88,14 +90,29 @@ def answers(folder: Path, recipe: Recipe, folders: dict[str, Path]) -> tuple[Sai
     model = hub.load(folder)
     data = Clips(recipes.samples(recipe, "valid", folders), model.config.input, model.labels)
     logits = soft_labels.collect(model, data)
+    truth = soft_labels.truth(data)
     alone = [model.decode({t: z[m : m + 1] for t, z in logits.items()}) for m in range(model.config.members)]
-    return {"one network": alone, "ensemble": [model.decode(logits)]}, soft_labels.truth(data)
+    together = {"ensemble": [model.decode(logits)], "calibrated": [calibrated(model, logits, truth)]}
+    return {"one network": alone, **together}, truth
+
+
+def calibrated(model: EMENet, logits: dict[str, torch.Tensor], truth: dict[str, np.ndarray]) -> Tasks:
+    """The ensemble's answers with temperatures of the expressions: each half of the faces at that of the other half."""
+    plain, halves = model.config, calibrate.halves(len(truth["expression"]))
+    parts = []
+    for here, other in (halves, halves[::-1]):
+        fitted = calibrate.fit(emenet.rows(logits, other), {"expression": truth["expression"][other]})
+        model.config = replace(plain, temperature=fitted)
+        parts.append(model.decode(emenet.rows(logits, here)))
+    model.config, order = plain, np.argsort(np.concatenate(halves))
+    return {name: Task.concatenate([part[name] for part in parts])[order] for name in parts[0]}
 
 
 def compare(checkpoints: list[list[Path]], recipe: Recipe, folders: dict[str, Path]) -> dict[str, dict[str, Interval]]:
     """Figure -> column -> mean over seeds and 95 % interval. A replicate draws seeds, and faces, the same for all.
 
-    Columns are a network and the ensemble of every round, and the change from the teachers' ensemble to a round's.
+    Columns are a network, the ensemble and the calibrated ensemble of every round, and the changes from the teachers'
+    ensemble to a round's, as they are and both calibrated.
     """
     found = [[answers(folder, recipe, folders) for folder in chain] for chain in checkpoints]
     truth = found[0][0][1]
@@ -116,20 +133,24 @@ def _row(
     """(figure, column) -> mean over some seeds, of some faces; `networks` by seed and round."""
     out: dict[tuple[str, str], float] = {}
     y = {t: v[faces] for t, v in truth.items()}
-    for k in range(len(networks[0])):
-        for kind in ("one network", "ensemble"):
+    for k, kinds in enumerate(networks[0]):
+        for kind in kinds:
             several = [tasks for seed in seeds for tasks in networks[seed][k][kind]]
-            found = [calibrate.figures({t: task[faces] for t, task in tasks.items()}, y) for tasks in several]
-            out |= {
-                (figure, f"round {k}, {kind}"): float(np.mean([f[figure] for f in found]))
-                for figure in FIGURES
-                if figure in found[0]
-            }
-        for figure in FIGURES:
-            if k and (figure, "round 0, ensemble") in out:
-                change = out[figure, f"round {k}, ensemble"] - out[figure, "round 0, ensemble"]
-                out[figure, f"round {k}, change"] = change
+            found = [_figures({t: task[faces] for t, task in tasks.items()}, y) for tasks in several]
+            for figure in (f for f in FIGURES if f in found[0]):
+                out[figure, f"round {k}, {kind}"] = mean = float(np.mean([f[figure] for f in found]))
+                if k and kind != "one network":
+                    end = "" if kind == "ensemble" else f", {kind}"
+                    out[figure, f"round {k}, change{end}"] = mean - out[figure, f"round 0, {kind}"]
     return out
+
+
+def _figures(tasks: Tasks, truth: dict[str, np.ndarray]) -> dict[str, float]:
+    found = calibrate.figures(tasks, truth)
+    if "expression" in tasks and "expression" in truth:
+        known = calibrate.classes(truth["expression"]) >= 0
+        found["expression_confidence"] = float(tasks["expression"].values[known].max(axis=1).mean())
+    return found
 
 
 def table(compared: dict[str, dict[str, Interval]]) -> str:
