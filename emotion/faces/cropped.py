@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +25,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 
 
 def crop_files(folder: str | Path, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
-    """The pictures of a folder, by the frame number in their names where all have one, else by name.
+    """The pictures of a folder in the order of `ordered`.
 
     Raises:
         UserError: no such folder or no pictures in it.
@@ -38,9 +40,10 @@ def crop_files(folder: str | Path, suffixes: Sequence[str] = SUFFIXES) -> list[P
 
 
 def ordered(files: Sequence[Path]) -> list[Path]:
-    """Files by the frame number in their names where all have one, else by name."""
-    numbered = all(p.stem.rpartition("_")[2].isdecimal() for p in files)
-    return sorted(sorted(files), key=exports.frame_number) if numbered else sorted(files)
+    """Files by the number at the end of their names where all have one, else by name; folders do not count."""
+    ends = {p: re.search(r"\d+$", p.stem) for p in files}
+    numbered = all(ends.values())
+    return sorted(files, key=lambda p: (int(ends[p][0]) if numbered else 0, p.name, p))
 
 
 def analyze_crops(
@@ -58,21 +61,27 @@ def analyze_crops(
         fps: frames per second; gives the timestamps.
 
     Returns:
-        One frame per picture, with one face that covers all of it.
+        One frame per picture, with one face that covers all of it; `size` is the largest width and height.
 
     Raises:
-        UserError: no pictures, unreadable ones, or a checkpoint that cannot be loaded.
+        UserError: no pictures, unreadable ones, a rate that is none, or a checkpoint that cannot be loaded or does not
+            read faces.
     """
+    if not 0 < fps < math.inf:
+        raise UserError(f"frames per second must be above 0, not {fps:g}")
     files = crop_files(source) if isinstance(source, (str, Path)) else list(source)
     network = model if isinstance(model, nn.Module) else hub.load(model, device)
+    card = getattr(network, "card", None)
+    name = card.name if card else str(model) if isinstance(model, (str, Path)) else ""
+    if not isinstance(getattr(getattr(network, "config", None), "input", None), FaceInput):
+        raise UserError(f"{name or type(network).__name__} does not read faces; see: python -m emotion models")
     network.to(device).eval()
     sizes: list[tuple[int, int]] = []
     with torch.inference_mode():
         tasks = _read(network, _batches(files, network, sizes), device)
-    card = getattr(network, "card", None)
     return Result(
-        model=card.name if card else str(model) if isinstance(model, (str, Path)) else "",
-        size=sizes[0],
+        model=name,
+        size=(max(w for w, _ in sizes), max(h for _, h in sizes)),
         timestamps=np.arange(len(files)) / fps,
         frame=np.arange(len(files)),
         faces=Faces(np.array([(0, 0, w, h) for w, h in sizes], np.float32), np.ones(len(files))),
