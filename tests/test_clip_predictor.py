@@ -175,6 +175,32 @@ def test_m4a_and_silent_films(predictor: ClipPredictor, tmp_path: Path) -> None:
     assert "no face was found" in unseen.clip(TALK).notes[0]
 
 
+def live(path: Path, seconds: float) -> Path:
+    """A silent film without a length in its header, as browsers record it."""
+    import av
+
+    with av.open(str(path), "w", options={"live": "1"}) as out:
+        stream = out.add_stream("libvpx", rate=15)
+        stream.width = stream.height = 64
+        for k in range(round(seconds * 15)):
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((64, 64, 3), 10 + k, np.uint8), "rgb24")))
+        out.mux(stream.encode(None))
+    return path
+
+
+def test_films_that_do_not_tell_their_length(predictor: ClipPredictor, tmp_path: Path) -> None:
+    path, told = live(tmp_path / "live.webm", 6.0), []
+    assert video.probe(path).seconds == 0
+    result = predictor.clip(path, progress=lambda done, length: told.append((done, length)))
+    np.testing.assert_allclose(result.timestamps, 1.8 + 0.6 * np.arange(5))
+    assert told == [(pytest.approx(6.0), 0)]
+
+
+@pytest.mark.parametrize("rate", [0.25, 0.2, 0.1])
+def test_few_decisions(rate: float, predictor: ClipPredictor, tmp_path: Path) -> None:
+    assert len(predictor.clip(film(tmp_path / "film.mp4", 4.0), rate=rate)) == 1
+
+
 def test_sound_that_ends_before_the_pictures(predictor: ClipPredictor, tmp_path: Path) -> None:
     short = film(tmp_path / "short.mp4", 9.0, sound=TALK)  # the sound lasts 3 seconds
     result = predictor.clip(short)

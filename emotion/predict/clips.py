@@ -94,10 +94,12 @@ class ClipPredictor:
         for batch in _batches(self._cut(source if info else None, sound, name, rate)):
             scores.append(self._judge([s for s in batch if s.voice is not None or s.seen is not None]))
             done += [_lightened(s) for s in batch]
-            reached = min(done[-1].seconds + self.input.seconds / 2, length)
+            reached = min(done[-1].seconds + self.input.seconds / 2, length or np.inf)
             if progress is not None and progress(reached, length) is False:
-                notes.append(f"stopped after {reached:.1f} of {length:.1f} seconds")
+                notes.append(f"stopped after {reached:.1f}{f' of {length:.1f}' if length else ''} seconds")
                 break
+        if info and not info.seconds and len(done) > 1:
+            length = 0.0  # a film that does not tell may outlast its sound
         return self._result(done, {k: np.concatenate([s[k] for s in scores]) for k in scores[0]}, length, name, notes)
 
     def _open(self, source: video.Video, name: str) -> tuple[Sound | None, video.VideoInfo | None, list[str]]:
@@ -186,7 +188,8 @@ class ClipPredictor:
                 if voices
                 else "the sound is silent: judged by the face alone"
             ]
-        last = max(length - self.input.seconds / 2, length / 2)  # a clip shorter than a stretch has its middle earlier
+        # a clip shorter than a stretch has its middle earlier
+        last = max(length - self.input.seconds / 2, length / 2) if length else np.inf
         return Result(
             model=self.name,
             size=done[-1].size,

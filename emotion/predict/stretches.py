@@ -147,7 +147,7 @@ class Film:
         k = 0
         for looks in self._looks(source, name):
             held += looks
-            while held[-1].number >= k * self.step + self.numbers[-1]:
+            while held and held[-1].number >= k * self.step + self.numbers[-1]:
                 yield self._seen(k, held)
                 k += 1
                 held = [look for look in held if look.number >= k * self.step]
