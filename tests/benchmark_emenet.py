@@ -1,4 +1,4 @@
-"""`python -m tests.benchmark_emenet`: size of EMENet's published networks, and CPU time of one thread, random weights."""
+"""`python -m tests.benchmark_emenet`: size and CPU time of EMENet's published networks, one thread, random weights."""
 
 from __future__ import annotations
 
