@@ -26,7 +26,7 @@ from train.__main__ import main
 from train.augment import Augment, recolour
 from train.emenet import build
 from train.emenet_data import LongBatches
-from train.emenet_losses import Balance, bin_loss, ccc_loss
+from train.emenet_losses import Balance, bin_loss, ccc_loss, hard_loss
 from train.fg2020_data import TaskBatches
 
 RECIPE = """
@@ -295,6 +295,30 @@ def test_temperatures_undo_overconfidence():
     assert found.expression == pytest.approx(3, rel=0.1)
     first, second = calibrate.halves(11)
     assert len(first) == 5 and sorted([*first, *second]) == list(range(11))
+
+
+def test_calibrated_bins_of_valence_and_arousal_stay_as_they_are():
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(1, 3000, 2, 20, generator=generator) * 2
+    z -= (torch.arange(20) - 9.5).square() / 8  # distributions with one hill, as of networks
+    at = torch.multinomial(z[0].softmax(-1).flatten(0, 1), 1, generator=generator).reshape(3000, 2)
+    y = (torch.linspace(-1, 1, 20)[at] + (torch.rand(3000, 2, generator=generator) - 0.5) * 2 / 19).numpy()
+    y[:5] = np.nan
+    for sharper in (1, 3):
+        found = calibrate.fit({"valence_arousal": z * sharper}, {"valence_arousal": y})
+        assert [found.valence, found.arousal] == pytest.approx([sharper] * 2, rel=0.1)
+
+
+@pytest.mark.parametrize(("affect", "fits"), [("ccc + cce", True), ("cccc", False), ("ccc+", False)])
+def test_losses_on_affect_are_checked_before_training(affect, fits, data, tmp_path):
+    recipe = recipes.load(str(write(tmp_path)))
+    recipe = replace(recipe, rest=recipe.rest | {"affect": affect})
+    if fits:
+        trainee = build(recipe, {"affwild2": data}, None)
+        assert hard_loss("valence_arousal", torch.zeros(3, 2, 20), torch.rand(3, 2), affect=trainee.options.affect) > 0
+    else:
+        with pytest.raises(UserError, match=r"affect: unknown loss .*; write ccc, cce or ccc\+cce"):
+            build(recipe, {"affwild2": data}, None)
 
 
 def test_pictures_without_clips_cannot_be_windows(data, tmp_path):

@@ -76,8 +76,17 @@ def fit(logits: dict[str, Tensor], truth: Truth) -> Temperature:
     if "valence_arousal" in truth:
         y = truth["valence_arousal"]
         for k, axis in enumerate(("valence", "arousal")):
-            found[axis] = search(lambda t, a=axis, k=k: core.nll_bins(_p(logits, "valence_arousal", **{a: t}), y)[:, k])
+            at = nearest(y[:, k], logits["valence_arousal"].shape[-1])
+            found[axis] = search(
+                lambda t, a=axis, k=k, at=at: core.nll_classes(_p(logits, "valence_arousal", **{a: t})[:, k], at)
+            )
     return Temperature(**found)
+
+
+def nearest(values: np.ndarray, bins: int) -> np.ndarray:
+    """The bins nearest to values [N] on the grid from -1 to 1 that expectations are taken over; -1 where NaN."""
+    at = np.rint((np.nan_to_num(values).clip(-1, 1) + 1) / 2 * (bins - 1)).astype(np.int64)
+    return np.where(np.isfinite(values), at, -1)
 
 
 def _p(logits: dict[str, Tensor], task: str, **temperature: float | tuple[float, ...]) -> np.ndarray:

@@ -22,7 +22,7 @@ from train import calibrate, soft_labels
 from train import report as figures_of
 from train.augment import Augment
 from train.emenet_data import Clips, LongBatches, cutter
-from train.emenet_losses import Balance, combine, hard_loss, soft_loss
+from train.emenet_losses import Balance, affect_losses, combine, hard_loss, soft_loss
 from train.emenet_start import Helpers, start, taught
 from train.fg2020_data import TaskBatches, whole
 from train.loop import Schedule, Stage
@@ -62,13 +62,13 @@ class Options:
         fps: frames per second of the clips.
         distill: learn from the teacher's soft labels instead of ground truth.
         temperature: of the soft labels.
-        affect: loss on valence and arousal, see `hard_loss`.
+        affect: loss on valence and arousal, see `affect_losses`.
         expression_weights, action_unit_weights: see `hard_loss`; () for none.
         task_weights: of the tasks' losses against each other (the original's lambdas), 1 where not given; they are
             divided by the sum over all heads.
         balance: raise the weight of tasks whose validation stands still.
         calibrate: tasks whose temperatures are fitted on one random half of validation; all figures are then of the
-            other half. Bins of valence and arousal that learnt from a CCC loss get likelier by it, and values worse.
+            other half. Leave out valence and arousal if their bins learnt from a CCC loss: they are no likelihoods.
         frozen_norm: keep the batch norms' statistics, of a pretrained face network: a teacher's batches hold one task's
             pictures, often of one data set, and statistics of such batches fit none when used for all.
         workers: processes that read pictures.
@@ -297,6 +297,7 @@ def build(
     augment = parse(Augment, rest.pop("augment", {}), "augment")
     folder = rest.pop("sound", None)
     options = parse(Options, rest, "recipe")
+    affect_losses(options.affect)  # what cannot be done is said now
     for task in ("expression", "action_units"):
         if (weights := options.weights(task)) and len(weights) != model.config.outputs.get(task):
             raise UserError(f"{len(weights)} weights for the labels of {task}; the model has {model.labels.get(task)}")

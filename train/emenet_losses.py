@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from emotion.errors import UserError
 
 # Weights of positive action-unit labels and of expression classes on Aff-Wild2 (vocabularies of `labels`).
 AU_WEIGHTS = (23 / 3, 47 / 3, 21 / 4, 37 / 13, 3 / 2, 13 / 7, 3.0, 97 / 3, 97 / 3, 97 / 3, 37 / 63, 23 / 2)
@@ -40,6 +43,21 @@ def bin_loss(logits: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(logits[:, 0], cells[:, 0]) + F.cross_entropy(logits[:, 1], cells[:, 1])
 
 
+AFFECT = {"ccc": lambda logits, targets: ccc_loss(expected(logits), targets).sum(), "cce": bin_loss}
+
+
+def affect_losses(names: str) -> list[Callable[[Tensor, Tensor], Tensor]]:
+    """Losses on valence and arousal: "ccc", "cce" (cross-entropy over bins) or both, "ccc+cce".
+
+    Raises:
+        UserError: another name.
+    """
+    chosen = [name.strip() for name in names.split("+")]
+    if unknown := [name for name in chosen if name not in AFFECT]:
+        raise UserError(f"affect: unknown loss {unknown[0]!r}; write {', '.join(AFFECT)} or {'+'.join(AFFECT)}")
+    return [AFFECT[name] for name in chosen]
+
+
 def hard_loss(
     task: str, logits: Tensor, targets: Tensor, weights: tuple[float, ...] | None = None, affect: str = "ccc"
 ) -> Tensor:
@@ -50,15 +68,14 @@ def hard_loss(
             0 or 1), "valence_arousal" ([N, 2, bins], values [N, 2]), "landmarks" ([N, 136], the alignment network's)
             or "voice" ([N, 2], the voice teacher's logits).
         weights: per class (expression) or of present labels (action units).
-        affect: "ccc", "cce" (cross-entropy over bins) or both, "ccc+cce".
+        affect: see `affect_losses`.
     """
     if task == "landmarks":
         return F.l1_loss(logits, targets)
     if task == "voice":
         return divergence(logits, targets.softmax(-1))
     if task == "valence_arousal":
-        terms = {"ccc": lambda: ccc_loss(expected(logits), targets).sum(), "cce": lambda: bin_loss(logits, targets)}
-        return sum(terms[name]() for name in affect.split("+"))
+        return sum(loss(logits, targets) for loss in affect_losses(affect))
     weight = None if weights is None else logits.new_tensor(weights)
     if task == "expression":
         return (
