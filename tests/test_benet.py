@@ -154,7 +154,18 @@ def test_pose_backbone_gives_978_tensors(tmp_path, prefix: str) -> None:
     taken, dropped = originals.backbone(tmp_path / "pose.pth", wanted)
     assert len(taken) == 978 and set(dropped) == set(extra)
     torch.save(extra, tmp_path / "other.pth")
-    with pytest.raises(UserError, match="no tensor that fits"):
+    with pytest.raises(UserError, match="lacks stage2, stage3, stage4 of the backbone; start from an HRNet-W32"):
+        originals.backbone(tmp_path / "other.pth", wanted)
+
+
+@pytest.mark.parametrize("foreign", ["conv1.weight", "stage3.0.branches.0.0.conv1.weight"])
+def test_backbones_of_another_shape_are_refused(foreign: str, tmp_path) -> None:
+    """A ResNet's first kernel is larger, a wider HRNet's branches have more channels; much else of them fits."""
+    with torch.device("meta"):
+        wanted = BENet(benet("bu_det")).state_dict()
+    file = {k.removeprefix("backbone."): torch.zeros(v.shape) for k, v in wanted.items() if k.startswith("backbone.")}
+    torch.save(file | {foreign: torch.zeros(48, 3, 7, 7)}, tmp_path / "other.pth")
+    with pytest.raises(UserError, match=rf"{foreign} has the shape \(48, 3, 7, 7\), not .*HRNet-W32"):
         originals.backbone(tmp_path / "other.pth", wanted)
 
 

@@ -20,6 +20,8 @@ from emotion.importers.files import choose, state_dict, without_counters
 from emotion.models.benet import CONFIGURATIONS, HEADS, BENetConfig
 
 FILES = ("model_best.pth.tar", "final_state0.pth.tar", "checkpoint.pth.tar")  # the best first
+STAGES = ("stage2", "stage3", "stage4")
+LEAST = 1 / 3  # of a stage must be in a backbone's file; HRNet's stage 2 is half of BENet's
 # Original name -> ours; the first pattern that matches counts.
 _RENAMES = [
     (r"(hm|hw|bu)_final_layers\.0\.([012])\.0\.", r"\1.low.\2."),
@@ -135,9 +137,11 @@ def backbone(source: str | Path, wanted: dict[str, Tensor]) -> tuple[dict[str, T
         Our name -> tensor, and the original's unused names -> why.
 
     Raises:
-        UserError: nothing in the file fits.
+        UserError: the file is of another network, or of a wider or narrower one.
     """
     source = Path(source)
+    width = len(wanted["backbone.transition1.0.0.weight"])
+    advice = f"start from an HRNet-W{width}: a pose (HigherHRNet) or ImageNet backbone"
     taken: dict[str, Tensor] = {}
     dropped: dict[str, str] = {}
     for name, value in state_dict(source).items():
@@ -145,9 +149,18 @@ def backbone(source: str | Path, wanted: dict[str, Tensor]) -> tuple[dict[str, T
         if not ours.startswith("backbone.") or ours not in wanted:
             dropped[name] = "BENet has no such layer"
         elif wanted[ours].shape != value.shape:
-            dropped[name] = f"shape {tuple(value.shape)}, expected {tuple(wanted[ours].shape)}"
+            there, here = tuple(value.shape), tuple(wanted[ours].shape)
+            raise UserError(f"{source} does not fit: {name} has the shape {there}, not {here}; {advice}")
         else:
             taken[ours] = value
-    if not taken:
-        raise UserError(f"{source} holds no tensor that fits BENet's backbone; is it an HRNet-W32?")
+    if lacking := [stage for stage in STAGES if _share(taken, wanted, stage) < LEAST]:
+        raise UserError(f"{source} does not fit: it lacks {', '.join(lacking)} of the backbone; {advice}")
     return taken, dropped
+
+
+def _share(taken: dict[str, Tensor], wanted: dict[str, Tensor], stage: str) -> float:
+    """How much of a stage the file has; attention, which is BENet's own, and counters do not count."""
+    names = [
+        k for k in wanted if k.startswith(f"backbone.{stage}.") and ".se." not in k and "num_batches_tracked" not in k
+    ]
+    return sum(name in taken for name in names) / max(len(names), 1)
