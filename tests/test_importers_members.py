@@ -36,11 +36,19 @@ def test_members_told_by_their_folders_alone(tmp_path: Path) -> None:
     assert chosen(root, "member_10") == {"member_10/student": files[0]}
 
 
+def test_generations_stay_apart(tmp_path: Path) -> None:
+    """The later epoch of one generation is not that of the other, and each can be asked for."""
+    one, two = ("round_1/student/net_epoch_9_a.pth", "round_2/student/net_epoch_4_a.pth")
+    root = folder(tmp_path, one, two, "round_2/other/net_epoch_4_b.pth")
+    assert chosen(root) == {
+        "b": "round_2/other/net_epoch_4_b.pth", "round_1/student/a": one, "round_2/student/a": two
+    }  # fmt: skip
+    assert list(chosen(root, "round_2/*")) == ["b", "round_2/student/a"]
+    assert chosen(root, "round_1/student") == {"round_1/student/a": one}
+    assert list(chosen(root, "student")) == ["round_1/student/a", "round_2/student/a"]
+
+
 def test_two_files_for_one_member_and_epoch_are_refused(tmp_path: Path) -> None:
-    """A copy for safety is no further member, and which of the two counts cannot be told."""
-    root = folder(tmp_path, "new/a/net_epoch_4_a.pth", "old/a/net_epoch_4_a.pth")
-    with pytest.raises(UserError, match=r"two files for one member and epoch: new/a/net_epoch_4_a\.pth, old/a/"):
-        choose(root, "*")
     root = folder(tmp_path / "zeros", "net_epoch_4_a.pth", "net_epoch_04_a.pth")
     with pytest.raises(UserError, match="two files for one member and epoch"):
         choose(root, "*")

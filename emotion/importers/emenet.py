@@ -8,6 +8,7 @@ The optimiser's file that the original insists on is not needed.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from fnmatch import fnmatch
@@ -88,7 +89,8 @@ def read(
 def choose(source: Path, members: str, epoch: int | tuple[int, ...] | None = None) -> dict[str, PurePosixPath | None]:
     """The file of every member by the member's name, in natural order; None for `source` itself.
 
-    A member is what file and folder are called. Where file names alone tell members apart they are their names.
+    A member is a file's name in a folder; it is called by as much of its path as no other member shares. The pattern
+    is compared with that, with the whole path, and with the folder's path and last name.
 
     Raises:
         UserError: none, not the epochs asked for, or two files for one member and epoch.
@@ -96,25 +98,34 @@ def choose(source: Path, members: str, epoch: int | tuple[int, ...] | None = Non
     if not is_container(source):
         match = FILE.fullmatch(source.name)
         return {match[2] if match else source.stem: None}
-    groups: dict[tuple[str, str], dict[int, PurePosixPath]] = {}
+    groups: dict[PurePosixPath, dict[int, PurePosixPath]] = {}
     for path in find_files(source, "net_epoch_*.pth"):
         if not (match := FILE.fullmatch(path.name)):
             continue
-        epochs, number = groups.setdefault((path.parent.name, match[2]), {}), int(match[1])
+        epochs, number = groups.setdefault(path.parent / match[2], {}), int(match[1])
         if number in epochs:
             raise UserError(f"{source} holds two files for one member and epoch: {epochs[number]}, {path}; remove one")
         epochs[number] = path
-    names = [name for _, name in groups]
     found = {}
-    for (folder, name), epochs in groups.items():
-        label = name if names.count(name) == 1 else f"{folder}/{name}"
-        if any(fnmatch(known, members) for known in (label, folder)):
+    for label, (path, epochs) in zip(_labels([*groups]), groups.items()):
+        known = (label, str(path), str(path.parent), path.parent.name)
+        if any(fnmatch(name, members) for name in known):
             found[label] = epochs
     if not found:
         raise UserError(f"{source} holds no net_epoch_<E>_<name>.pth of a member called {members}")
     ordered = sorted(found, key=lambda k: [int(p) if p.isdecimal() else p for p in re.split(r"(\d+)", k)])
     wanted = _epochs(source, ordered, epoch)
     return {k: found[k][max(found[k])] if e is None else _at(source, k, found[k], e) for k, e in zip(ordered, wanted)}
+
+
+def _labels(paths: list[PurePosixPath]) -> list[str]:
+    """The shortest end of every path that no other path shares."""
+    labels = [""] * len(paths)
+    for length in range(max((len(p.parts) for p in paths), default=0), 0, -1):  # shorter ones replace longer ones
+        ends = ["/".join(p.parts[-length:]) for p in paths]
+        counts = Counter(ends)
+        labels = [end if counts[end] == 1 else label for end, label in zip(ends, labels)]
+    return labels
 
 
 def _epochs(source: Path, members: list[str], epoch: int | tuple[int, ...] | None) -> Sequence[int | None]:
