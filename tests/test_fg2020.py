@@ -16,7 +16,7 @@ from emotion import exports, hub, importers, merging
 from emotion.errors import UserError
 from emotion.exports import abaw
 from emotion.importers.fg2020 import backbone_tensors, find_members
-from emotion.models.fg2020 import FG2020, STUDENTS, FaceResNet50, fg2020, windows
+from emotion.models.fg2020 import FG2020, STUDENTS, THRESHOLDS, FaceResNet50, fg2020, windows
 from tests.parity import common
 from tests.tiny import tiny_fg2020
 
@@ -213,6 +213,20 @@ def test_thresholds_without_positives_and_with_unknown_labels() -> None:
     np.testing.assert_allclose(merging.search_thresholds(scores, labels), [0.6, 0.5])
 
 
+@pytest.mark.parametrize("frames", [0, 8])
+@torch.inference_mode()
+def test_the_interface_has_tuned_thresholds_for_one_student_too(frames: int) -> None:
+    logits = {"action_units": torch.zeros(1, 1, 8)}
+
+    def limits(rule: str, *members: str, **changes: object) -> np.ndarray:
+        return small(members, frames, **changes).decode(logits, rule)["action_units"].thresholds
+
+    np.testing.assert_allclose(limits("api", "student_0"), THRESHOLDS[frames], atol=1e-6)
+    np.testing.assert_allclose(limits("predictor", "student_0"), 0.5, atol=1e-6)
+    np.testing.assert_allclose(limits("api", "teacher"), 0.5, atol=1e-6)
+    np.testing.assert_allclose(limits("api", "student_0", thresholds=(0.3,) * 8), 0.3, atol=1e-6)
+
+
 @torch.inference_mode()
 def test_present_means_strictly_above() -> None:
     model = small(("teacher",))
@@ -293,6 +307,12 @@ def test_every_parameter_learns() -> None:
 def test_bad_configs(wrong: dict) -> None:
     with pytest.raises(ValueError, match=r"merge|tasks|thresholds|shared"):
         replace(fg2020(), **wrong)
+
+
+@torch.inference_mode()
+def test_backbones_with_a_hidden_layer_in_their_head() -> None:
+    model = FG2020(fg2020("mobilenetv3_small_050", size=32)).eval()
+    assert model(torch.zeros(2, 3, 32, 32))["expression"].shape == (1, 2, 7)
 
 
 def test_unknown_backbone() -> None:

@@ -84,7 +84,8 @@ class TimmBackbone(nn.Module):
         if not timm.is_model(name):
             raise ValueError(f"backbone {name!r} is neither ferplus, sfew nor a timm network")
         self.net = timm.create_model(name, pretrained=False, num_classes=0)
-        self.width = self.net.num_features
+        # what `forward_head` gives has the width of the head's hidden layer where there is one
+        self.width = getattr(self.net, "head_hidden_size", None) or self.net.num_features
 
     def maps(self, x: Tensor) -> list[Tensor]:
         """The last feature map."""

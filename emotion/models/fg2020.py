@@ -108,9 +108,14 @@ def fg2020(
         backbone=backbone,
         members=members,
         frames=frames,
-        thresholds=THRESHOLDS.get(frames, THRESHOLDS[32]) if ensemble else (0.5,) * 8,
+        thresholds=tuned(frames) if ensemble else (0.5,) * 8,
         dropout=0.5 if backbone == "ferplus" else 0.0,
     )
+
+
+def tuned(frames: int) -> tuple[float, ...]:
+    """The authors' thresholds for students of this window length; those of 32 frames where there are none."""
+    return THRESHOLDS.get(frames, THRESHOLDS[32])
 
 
 class Head(nn.Module):
@@ -279,8 +284,7 @@ class FG2020(Pretrained, nn.Module):
         rule = merge or self.config.merge
         arrays = member_rows(finite(logits))
         merged = merging.merge(arrays, rule)
-        units = self.config.action_units
-        thresholds = np.array((0.5,) * len(units) if rule in merging.UNTUNED else self.config.thresholds, np.float32)
+        units, thresholds = self.config.action_units, np.array(self._thresholds(rule), np.float32)
         tasks = {}
         for task, z in arrays.items():
             parts = ("total", "aleatoric", "epistemic") if len(z) > 1 else ("total",)
@@ -299,6 +303,17 @@ class FG2020(Pretrained, nn.Module):
                 out = Task("continuous", vocab.VALENCE_AROUSAL, merged[task], bounds=(-1.0, 1.0), members=means)
             tasks[task] = replace(out, uncertainty={k: unsure[k] for k in parts})
         return tasks
+
+    def _thresholds(self, rule: str) -> tuple[float, ...]:
+        """Of the action units: the checkpoint's own, or 0.5 where the rule says so.
+
+        The original's interface ("api") has the authors' for any number of students, also for one without its own.
+        """
+        config, half = self.config, (0.5,) * len(self.config.action_units)
+        if rule in merging.UNTUNED:
+            return half
+        students = set(config.members) <= set(STUDENTS) and config.action_units == vocab.ABAW1_ACTION_UNITS
+        return tuned(config.frames) if rule == "api" and students and config.thresholds == half else config.thresholds
 
     def example(self) -> Tensor:
         """A valid input: one image, or one window of two frames, for self-checks and counting."""
