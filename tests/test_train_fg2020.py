@@ -217,6 +217,18 @@ def test_balance_command(
     assert "error:" in capsys.readouterr().err
 
 
+def test_balance_refuses_before_it_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("mine")
+    for option, expected in (
+        (["--plot", str(tmp_path / "out.foo")], "one of these endings"),
+        (["--plot", str(tmp_path / "file" / "out.png")], "cannot make the folder"),
+        (["--set", "task=["], "NAME=VALUE"),
+        (["--set", "task"], "NAME=VALUE"),
+    ):
+        assert main(["balance", "disfa", str(tmp_path / "nowhere"), *option]) == 2
+        assert expected in capsys.readouterr().err
+
+
 def test_thresholds_of_a_checkpoint(
     folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,14 @@ import yaml
 
 from emotion import datasets
 from emotion.cli.console import show, table
+from emotion.cli.films import make_folder
 from emotion.datasets import Samples
 from emotion.errors import UserError
+from emotion.outputs import write_file
 from train import sampling
 
 BINS = 20
+PICTURES = (".png", ".svg", ".pdf")
 
 
 @dataclass(frozen=True)
@@ -119,10 +123,13 @@ def main(argv: list[str]) -> int:
         "--set", action="append", default=[], metavar="NAME=VALUE", help="option of the reader, such as task=expression"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the random clones of action units")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="write a picture (.png, .svg, .pdf)")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help=f"write a picture ({', '.join(PICTURES)})")
     args = parser.parse_args(argv)
-    options = dict(text.partition("=")[::2] for text in args.set)
-    options = {name: yaml.safe_load(value) for name, value in options.items()}
+    options = dict(_option(text) for text in args.set)
+    if args.plot:  # before the data are read
+        if args.plot.suffix.lower() not in PICTURES:
+            raise UserError(f"--plot writes {', '.join(PICTURES)}; give {args.plot} one of these endings")
+        make_folder(args.plot.parent)
     try:
         samples = datasets.reader(args.dataset).load(args.data, args.split, **options)
     except TypeError as error:
@@ -135,6 +142,22 @@ def main(argv: list[str]) -> int:
             out.add_row(*line)
         show(f"{samples.dataset}, {args.split}: {one.n} labelled samples", out)
     if args.plot:
-        args.plot.parent.mkdir(parents=True, exist_ok=True)
-        plot(found).savefig(args.plot, dpi=120)
+        drawn = io.BytesIO()
+        plot(found).savefig(drawn, format=args.plot.suffix[1:].lower(), dpi=120)
+        write_file(args.plot, drawn.getvalue())
     return 0
+
+
+def _option(text: str) -> tuple[str, Any]:
+    """Name and value of one `--set`.
+
+    Raises:
+        UserError: it is not NAME=VALUE, or the value is no YAML.
+    """
+    name, sign, value = text.partition("=")
+    try:
+        if name and sign:
+            return name, yaml.safe_load(value)
+    except yaml.YAMLError:
+        pass
+    raise UserError(f"--set takes NAME=VALUE, with a plain value such as task=expression, not {text!r}")
