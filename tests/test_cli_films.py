@@ -178,6 +178,7 @@ def test_the_input_is_not_overwritten(checkpoint: str, tmp_path: Path) -> None:
         (["--smooth", "-1"], "time constant"),
         (["--detect-every", "0"], "at least 1"),
         (["--export", "esr"], "-o DIR"),
+        (["--dashboard"], "-o DIR"),
         (["--export", "xls", "-o", "x"], "invalid choice"),
     ],
 )

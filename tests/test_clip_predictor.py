@@ -327,6 +327,9 @@ def test_the_command_reads_films_and_sound_files(
     assert len(json.loads(capsys.readouterr().out)["frames"]) == 1
     assert command.main(["analyze", str(voice), "--model", str(folder), "--export", "abaw", "-o", str(out)]) == 2
     assert "voice and face" in capsys.readouterr().err
+    for option in (["--dashboard", "-o", str(out)], ["--faces", "largest"], ["--detect-every", "3"]):
+        assert command.main(["analyze", str(voice), "--model", str(folder), *option]) == 2
+        assert f"leave {option[0]} away" in capsys.readouterr().err
 
 
 def test_the_command_reads_folders_of_sound_files(

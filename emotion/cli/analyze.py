@@ -76,8 +76,8 @@ def _check(args: argparse.Namespace) -> None:
     timeline.Smoother(args.smooth)
     if args.detect_every < 1:
         raise UserError(f"--detect-every must be at least 1, not {args.detect_every}")
-    if args.output is None and (args.export or args.details):
-        raise UserError("--export and --details write files: say where with -o DIR")
+    if args.output is None and (args.export or args.details or args.dashboard):
+        raise UserError("--export, --details and --dashboard write files: say where with -o DIR")
 
 
 def _predictor(args: argparse.Namespace) -> FacePredictor | ScenePredictor | ClipPredictor:
@@ -88,8 +88,7 @@ def _predictor(args: argparse.Namespace) -> FacePredictor | ScenePredictor | Cli
     if not isinstance(reads, SceneInput):
         scenes.refuse(args)
     if isinstance(reads, ClipInput):
-        if args.export or args.details or args.smooth:
-            raise UserError(f"{args.model} reads voice and face: --export, --details and --smooth are for faces alone")
+        _refuse_for_clips(args)
         return ClipPredictor(model, args.detector and chosen_detector(args.detector, device), device)
     if isinstance(reads, SceneInput):
         if args.detector is not None or args.faces != "all":
@@ -99,6 +98,14 @@ def _predictor(args: argparse.Namespace) -> FacePredictor | ScenePredictor | Cli
         predictor = FacePredictor(model, args.detector and chosen_detector(args.detector, device), args.faces, device)
     exports.check(args.export, predictor.name, predictor.nothing)
     return predictor
+
+
+def _refuse_for_clips(args: argparse.Namespace) -> None:
+    """Options that models of voice and face have no use for: they follow the largest face and write tables."""
+    used = {name: getattr(args, name) for name in ("export", "details", "dashboard", "smooth")}
+    used |= {"faces": args.faces != "all", "detect_every": args.detect_every != 1}
+    if names := ", ".join(f"--{name.replace('_', '-')}" for name, value in used.items() if value):
+        raise UserError(f"{args.model} reads voice and face: leave {names} away")
 
 
 def _films(
