@@ -7,8 +7,10 @@ import json
 import threading
 import time
 import zipfile
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pandas as pd
 import pytest
@@ -135,6 +137,24 @@ def test_other_systems_files_and_the_demo_film_are_made_when_chosen(page):
     page.click("#em-video-again")
     page.wait_for_selector("#em-video-more", state="hidden")
     assert page.locator("#em-video-form").is_hidden()
+
+
+def test_a_film_that_does_not_tell_its_length(page, tmp_path):
+    """As browsers record them: the header has no length."""
+    live = tmp_path / "live.webm"
+    with av.open(str(live), "w", format="webm", options={"live": "1"}) as out:
+        stream = out.add_stream("libvpx", rate=25, options={"deadline": "realtime", "cpu-used": "8"})
+        stream.width, stream.height, stream.pix_fmt = 360, 144, "yuv420p"
+        for n, (_, picture) in zip(range(50), video.decode(TWO)):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture[::2, ::2]), format="rgb24")
+            frame.pts, frame.time_base = n, Fraction(1, 25)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    assert video.probe(live).seconds == 0
+    analyse(page, live)
+    page.wait_for_selector("#em-video-timeline .em-strip")
+    assert video.probe(save(page, "mp4")).seconds == pytest.approx(2, abs=0.1)
+    assert float(page.locator(".em-time").get_attribute("data-length")) > 1.8
 
 
 def test_face_pictures_are_read_in_the_order_of_their_numbers(page, tmp_path):

@@ -63,14 +63,16 @@ def test_a_session_smooths_and_follows(folder):
     tab = webcam.WebcamTab.__new__(webcam.WebcamTab)
     tab.models, tab.detector = Models([folder]), webcam.MTCNN(longest_side=webcam.SEARCHED)
     picture = two_faces()
-    session, sharp, _ = tab.frame(picture, None, web.MODEL, False, 0.0)
+    loading, words, _ = tab.frame(picture, None, web.MODEL, False, 0.0)
+    assert loading == web.MODEL and f"Loading {web.MODEL}" in words, "said with the first frame, done with the next"
+    session, sharp, _ = tab.frame(picture, loading, web.MODEL, False, 0.0)
     again, _, readout = tab.frame(picture, session, web.MODEL, False, 0.3)
     assert again is session and session.smoother.seconds == 0.3 and "em-rows" in readout
     ids = session.stream.read(picture, 10.0).faces.track_ids
     assert set(ids) == {1, 2}, "the same persons as before"
     other, *_ = tab.frame(picture, session, web.MODEL, True, 0.3)
     assert other is not session, "another setting starts anew"
-    assert tab.frame(picture, session, "none", True, 0.3)[0] is None
+    assert tab.frame(picture, "none", "none", True, 0.3)[0] is None
     assert tab.frame(None, session, web.MODEL, True, 0.3) == (session, webcam.EMPTY, "")
     assert "2 faces" in sharp
     assert "No face" in tab.frame(np.zeros((48, 64, 3), np.uint8), None, web.MODEL, False, 0.0)[2]

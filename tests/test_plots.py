@@ -25,13 +25,19 @@ def test_percent_and_signed_numbers_are_readable():
     assert [plots.signed(v) for v in (0.314, -0.5)] == ["+0.31", "−0.50"]
 
 
-def test_bars_are_in_vocabulary_order_with_the_range_of_the_branches():
+def test_bars_are_in_order_with_the_range_of_the_branches():
     bars = plots.expression_bars(expression([[0.2, 0.7, 0.1], [0.4, 0.5, 0.1]]), 0)
     assert re.findall(r"neutral|happiness|surprise", bars) == list(LABELS)
     assert "<strong>happiness</strong>" in bars and bars.count("em-muted") == 2
     left, width = map(float, re.findall(r"em-whisker\" style=\"left:([\d.]+)%;width:([\d.]+)%", bars)[1])
     assert (left, left + width) == pytest.approx((50, 70), abs=0.2)
     assert re.findall(r"em-value\">(.*?)<", bars) == ["30 %", "60 %", "10 %"]
+
+
+def test_bars_of_all_models_are_in_one_order():
+    task = Task("categorical", ("surprise", "else", "calm", "neutral"), np.full((1, 4), 0.25, np.float32))
+    found = re.findall(r"neutral|calm|surprise|else", plots.expression_bars(task, 0))
+    assert found == ["neutral", "calm", "surprise", "else"]
 
 
 def test_the_ellipse_has_the_spread_and_direction_of_the_branches():

@@ -131,7 +131,9 @@ def make_folder(folder: Path) -> None:
 def _draw(path: Path, result: Result, args: argparse.Namespace, out: Path, stopped: bool, bar: Bar) -> None:
     smoothing = 0.0 if args.smooth else timeline.DRAWN
     until = float(result.timestamps[-1]) if stopped else np.inf
-    film.annotate(path, result, out, smoothing, until, bar, beside=panels.Details() if args.details else None)
+    beside = panels.Details() if args.details else None
+    if not film.annotate(path, result, out, smoothing, until, bar, beside):
+        show(f"{out.name} ends where it was stopped; the tables go on")
     panels.curves(result, out.with_suffix(".curves.png"))
     if args.dashboard:
         dashboard.write_film(result, path, out.with_suffix(".dashboard.mp4"), until, bar)

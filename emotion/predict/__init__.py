@@ -139,7 +139,8 @@ class FacePredictor:
             for batch in _batches(video.decode(source, name, take)):
                 now = reader.add(batch)
                 if progress is not None and progress(now, info.seconds) is False:
-                    notes.append(f"stopped after {now:.1f} of {info.seconds:.1f} seconds")
+                    of = f" of {info.seconds:.1f}" if info.seconds else ""
+                    notes.append(f"stopped after {now:.1f}{of} seconds")
                     break
             else:
                 notes += _shortage(reader.timestamps, info)

@@ -21,7 +21,7 @@ from emotion import draw
 from emotion.draw import percent
 from emotion.labels import ACTION_UNIT_NAMES
 from emotion.outputs import Result, Task
-from emotion.timeline import DRAWN, smooth
+from emotion.timeline import DRAWN, durations, smooth
 from emotion.ui import plots
 
 TASKS = ("expression", "valence_arousal", "action_units")  # that have a lane
@@ -71,7 +71,8 @@ def _strip(one: Result, drawn: Result, name: str, length: float) -> str:
     expression, affect, units = one.tasks.get("expression"), *(drawn.tasks.get(t) for t in TASKS[1:])
     lanes, peaks, head = "", "", name
     if expression is not None:
-        share = np.bincount(expression.choice, minlength=len(expression.labels)) / len(times)
+        lasting = durations(one.timestamps)[one.frame]
+        share = np.bincount(expression.choice, lasting, len(expression.labels)) / (lasting.sum() or 1)
         head += f": {expression.labels[share.argmax()]} {percent(float(share.max()))} of its time"
         lanes += _lane("em-areas", _areas(drawn.tasks["expression"], times, length), f"{head}, probabilities over time")
         peaks = "".join(_peaks(expression, times, length))

@@ -25,12 +25,19 @@ NOTHING = ("More files…", "")
 
 
 @dataclass(frozen=True)
+class Film:
+    """A film on the server, and the second after which it is not shown."""
+
+    path: str
+    until: float
+
+
+@dataclass(frozen=True)
 class Done:
-    """What was analysed last: its result, the film on the server (None for pictures), and where its reading ended."""
+    """What was analysed last: its result, and the film if there was one."""
 
     result: Result
-    film: str | None
-    until: float
+    film: Film | None
 
 
 class Forms:
@@ -38,51 +45,56 @@ class Forms:
 
     def __init__(self, stops: Stops) -> None:
         self.stops = stops
-        self.done = gr.State(None, time_to_live=theme.KEPT_SECONDS)
+        self.done = gr.State(None, time_to_live=2 * theme.KEPT_SECONDS)
         self.choice = gr.Dropdown([NOTHING], value="", label="More files", show_label=False, elem_id="em-video-more")
         self.file = gr.DownloadButton("Save", visible=False, elem_id="em-video-form")
-        self.outputs = [self.done, self.choice, self.file]
+        self.problem = gr.HTML(visible=False, elem_id="em-video-problem")
+        self.outputs = [self.done, self.choice, self.file, self.problem]
 
-    def listen(self, message: gr.HTML) -> Any:
-        """Make what is chosen; problems are told in `message`. Returns the event, for what cancels it."""
-        self.message = message
+    def listen(self) -> Any:
+        """Make what is chosen. Returns the event, for what cancels it."""
         return self.choice.input(
-            self.make, [self.choice, self.done], [self.file, message],
-            show_progress="hidden", api_visibility="private", concurrency_id="video",
+            self.make, [self.choice, self.done], [self.choice, self.file, self.problem],
+            show_progress="hidden", api_visibility="private", concurrency_id="forms",
         )  # fmt: skip
 
     def offer(self, done: Done | None) -> Update:
         """What can be made of a result; None takes the offer back."""
         choices = [NOTHING, *(possible(done) if done else ())]
         return {
+            **self._said(),
             self.done: done,
-            self.choice: gr.Dropdown(choices, value=""),
+            self.choice: gr.Dropdown(choices, value="", interactive=True),
+        }
+
+    def _said(self, problem: str = "") -> Update:
+        """No file, but perhaps a reason; another kind may be chosen."""
+        return {
+            self.choice: gr.Dropdown(interactive=True),
             self.file: gr.DownloadButton(value=None, visible=False),
+            self.problem: gr.HTML(pieces.error(problem) if problem else "", visible=bool(problem)),
         }
 
     def make(self, form: str, done: Done | None, request: gr.Request) -> Iterator[Update]:
         """The chosen file behind the button, or why not."""
-        hidden = {self.file: gr.DownloadButton(value=None, visible=False)}
-        if not form or done is None:
-            yield hidden
-            return
-        steps = self._steps(form, done, request.session_hash)
-        try:
-            yield from guarded(
-                steps, lambda problem: {**hidden, self.message: gr.HTML(pieces.error(problem), visible=True)}
-            )
-        finally:
-            self.stops.end(request.session_hash)
+        if not form:
+            yield self._said()
+        elif done is None or (form == DEMO[1] and not Path(done.film.path).is_file()):
+            yield self._said("this result has been deleted from the server; choose the video again")
+        else:
+            try:
+                yield from guarded(self._steps(form, done, request.session_hash), self._said)
+            finally:
+                self.stops.end(request.session_hash)
 
     def _steps(self, form: str, done: Done, session: str) -> Iterator[Update]:
         stem = Path(done.result.source).stem or "video"
         if form == DEMO[1]:
             with tempfile.TemporaryDirectory() as scratch:
                 target = Path(scratch) / "film.mp4"
-                drawing = watched(
-                    lambda tell: dashboard.write_film(done.result, done.film, target, done.until, tell),
-                    self.stops.start(session),
-                )
+                source, until = done.film.path, done.film.until
+                stop = self.stops.start(session)
+                drawing = watched(lambda tell: dashboard.write_film(done.result, source, target, until, tell), stop)
                 yield from told(drawing, "Demo film", self._busy)
                 name, content = f"{stem}_demo.mp4", target.read_bytes()
         elif form == PLOT[1]:
@@ -90,10 +102,13 @@ class Forms:
         else:
             name, content = packed(exports.files(form, done.result, stem), f"{stem}_{form}")
         label, saved = f"Save {Path(name).suffix[1:].upper()}", pieces.download(name, content)
-        yield {self.file: gr.DownloadButton(label, value=saved, visible=True, interactive=True)}
+        yield self._said() | {self.file: gr.DownloadButton(label, value=saved, visible=True, interactive=True)}
 
     def _busy(self, text: str, share: float | None = None, stoppable: bool = False) -> Update:
-        return {self.file: gr.DownloadButton(text, value=None, visible=True, interactive=False)}
+        return self._said() | {
+            self.choice: gr.Dropdown(interactive=False),
+            self.file: gr.DownloadButton(text, value=None, visible=True, interactive=False),
+        }
 
 
 def possible(done: Done) -> list[tuple[str, str]]:

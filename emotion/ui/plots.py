@@ -12,10 +12,11 @@ import numpy as np
 
 from emotion import draw, figures
 from emotion.draw import percent
-from emotion.labels import ACTION_UNIT_NAMES
+from emotion.labels import ACTION_UNIT_NAMES, AFFECTNET
 from emotion.outputs import Task
 
 LEVELS = ((0.25, "Low"), (0.5, "Moderate"), (draw.UNCERTAIN, "High"), (np.inf, "Very high"))
+SHOWN = ("neutral", "calm", *AFFECTNET[1:])  # expressions from top to bottom
 KINDS = {
     "aleatoric": "ambiguity that each branch sees in the face itself",
     "epistemic": "disagreement between the branches",
@@ -53,9 +54,10 @@ def bar_rows(rows: Iterable[Sequence[str]]) -> str:
 
 
 def expression_bars(task: Task, face: int) -> str:
-    """Probability of every class in vocabulary order; the whisker spans the lowest to the highest branch."""
+    """Probability of every class, the same order for all models; the whisker spans the lowest to the highest branch."""
     rows = []
-    for k, label in enumerate(task.labels):
+    for k in sorted(range(len(task.labels)), key=lambda k: [*SHOWN, task.labels[k]].index(task.labels[k])):
+        label = task.labels[k]
         value, winner = float(task.values[face, k]), k == task.choice[face]
         spread = ""
         if task.members is not None and len(task.members) > 1:

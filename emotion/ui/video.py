@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,8 +17,8 @@ from emotion.errors import UserError
 from emotion.media import video
 from emotion.outputs import Result
 from emotion.ui import curves, facefilm, pieces, readouts
-from emotion.ui.forms import Done, Forms
-from emotion.ui.work import Stops, answering, guarded, told, watched
+from emotion.ui.forms import Done, Film, Forms
+from emotion.ui.work import Stops, answering, guarded, limited, told, watched
 
 LONGEST = 600.0  # seconds of video that the page takes; the command line takes any
 RATES = [("5 frames per second", "5"), ("10 frames per second", "10"), ("every frame", "all")]
@@ -28,7 +29,7 @@ EXAMPLE_ROWS = (
 EMPTY = pieces.note(
     "Choose a video to begin.",
     "Every face in it is followed and read over time. You get the annotated video, a timeline that moves the player, "
-    "and tables. Sound is kept. Up to 10 minutes. Or give pictures of one person's face, in order.",
+    "and tables. Sound is kept. Up to 10 minutes or 200 MB. Or give pictures of one person's face, in order.",
 )
 PLAYER = "em-video-player"
 FILES = ("MP4", "CSV", "JSON", "Parquet", "VTT")
@@ -82,12 +83,21 @@ class VideoTab:
             lambda path: gr.Button(interactive=path is not None), self.video, self.start,
             queue=False, show_progress="hidden", api_visibility="private",
         )  # fmt: skip
-        self.start.click(self.analyse, [self.video, model, self.rate], **work)
+        # said at once, without waiting for other visitors' films
+        said = {"outputs": [self.message, self.start], "queue": False, "show_progress": "hidden"}
+        waiting = self.start.click(self.waiting, None, **said, api_visibility="private")
+        waiting.then(self.analyse, [self.video, model, self.rate], **work)
         self.examples.click(self.example, [model, self.rate], **work)
-        self.crops.upload(self.pictures, [self.crops, model], **work)
-        making = self.forms.listen(self.message)
+        waiting = self.crops.upload(self.waiting, None, **said, api_visibility="private")
+        waiting.then(self.pictures, [self.crops, model], **work)
+        making = self.forms.listen()
         self.again.click(self.reset, None, cancels=[making], **work | {"concurrency_id": "reset"})
         self.stop.click(self.halt, None, None, queue=False, api_visibility="private")
+
+    def waiting(self) -> dict[Any, Any]:
+        """What is shown until it is this visitor's turn."""
+        waiting = gr.HTML(pieces.busy("Waiting for the server…"), visible=True)
+        return {self.message: waiting, self.start: gr.Button(interactive=False)}
 
     def halt(self, request: gr.Request) -> None:
         """Stop this session's analysis; what was done so far is shown."""
@@ -115,8 +125,11 @@ class VideoTab:
         yield from guarded(self._read_pictures(files, model), lambda problem: self.reset(pieces.error(problem)))
 
     def _read_pictures(self, files: list[str], model: str) -> Iterator[dict[Any, Any]]:
-        yield self._busy("Reading face pictures…")
-        result = facefilm.read(files, self.models.predictor(model).model, facefilm.RATE)
+        yield self._busy(f"Loading {model}…" if not self.models.is_loaded(model) else "Reading face pictures…")
+        network = self.models.predictor(model).model
+        yield self._busy(f"Reading {len(files)} face pictures…")
+        result = facefilm.read(files, network, facefilm.RATE)
+        yield self._busy("Drawing the annotated video…")
         with tempfile.TemporaryDirectory() as scratch:
             target = Path(scratch) / "film.mp4"
             facefilm.write(files, result, target)
@@ -127,15 +140,18 @@ class VideoTab:
         yield self._busy(f"Loading {model}…" if not self.models.is_loaded(model) else "Opening the video…")
         predictor = self.models.predictor(model)
         stop = self.stops.start(session)
-        reading = watched(lambda tell: predictor.video(path, rate=_rate(rate), progress=tell), stop)
+        reading = watched(lambda tell: predictor.video(path, rate=_rate(rate), progress=limited(LONGEST, tell)), stop)
         result = yield from told(reading, "Reading faces", self._busy)
-        until = info.seconds if not stop.is_set() else float(result.timestamps[-1])
+        last = float(result.timestamps[-1])
+        until = last if stop.is_set() or last > LONGEST else math.inf  # not the header's length: some have none
         stop = self.stops.start(session)
         with tempfile.TemporaryDirectory() as scratch:
             target = Path(scratch) / "film.mp4"
             drawing = watched(lambda tell: film.annotate(path, result, target, until=until, progress=tell), stop)
-            yield from told(drawing, "Drawing the annotated video", self._busy)
-            yield self._shown(result, target.read_bytes(), until, path)
+            if not (yield from told(drawing, "Drawing the annotated video", self._busy)):
+                notes = (*result.notes, "stopped: the annotated video ends before the tables do")
+                result = replace(result, notes=notes)
+            yield self._shown(result, target.read_bytes(), min(until, info.seconds or last), Film(path, until))
 
     def _busy(self, text: str, share: float | None = None, stoppable: bool = False) -> dict[Any, Any]:
         return {
@@ -145,7 +161,7 @@ class VideoTab:
             self.examples: gr.HTML(visible=False),
         }
 
-    def _shown(self, result: Result, annotated: bytes, length: float, film: str | None = None) -> dict[Any, Any]:
+    def _shown(self, result: Result, annotated: bytes, length: float, film: Film | None = None) -> dict[Any, Any]:
         files = [pieces.download(name, content) for name, content in saved(result, annotated)]
         notes = "".join(pieces.note(text) for text in result.notes)
         return {
@@ -157,7 +173,7 @@ class VideoTab:
             self.stop: gr.Button(visible=False),
             self.summary: readouts.summary(timeline.summary(result), PLAYER),
             self.timeline: curves.timeline(result, length, PLAYER) if len(result) else "",
-            **self.forms.offer(Done(result, film, length)),
+            **self.forms.offer(Done(result, film)),
         }
 
     def reset(self, message: str = EMPTY) -> dict[Any, Any]:
@@ -236,7 +252,7 @@ def _endpoint(models: pieces.Models) -> None:
             raise gr.Error("give a video", print_exception=False)
         with answering():
             checked(video)
-            result = models.predictor(model).video(video, rate=frames_per_second or "all")
+            result = models.predictor(model).video(video, rate=frames_per_second or "all", progress=limited(LONGEST))
         document = {} if only_summary else {"result": replace(result, source=Path(video).name).to_dict()}
         return {"summary": timeline.summary(result), **document}
 

@@ -15,7 +15,7 @@ from emotion.errors import UserError
 from emotion.media import audio, video
 from emotion.outputs import Faces, Result, Task
 from emotion.ui import curves, modalities, pieces
-from emotion.ui.work import Stops, answering, guarded, told, watched
+from emotion.ui.work import Stops, answering, guarded, limited, told, watched
 
 READS = "ClipInput"
 LONGEST = 600.0  # seconds that the page takes; the command line takes any
@@ -23,7 +23,7 @@ EXAMPLE_ROWS = (("two_people.mp4", "Two speakers", "Two people saying a sentence
 EMPTY = pieces.note(
     "Choose or record a clip of somebody speaking.",
     "Voice and face are read together, every 0.6 seconds, and then each alone, to see which of them carried the "
-    "decision. A voice without pictures, and pictures without a voice, are judged too. Up to 10 minutes.",
+    "decision. A voice without pictures, and pictures without a voice, are judged too. Up to 10 minutes or 200 MB.",
 )
 NO_MODEL = pieces.note(
     "There is no model of voice and face on this page.",
@@ -74,7 +74,13 @@ class VoiceTab:
         work = {"outputs": outputs, "show_progress": "hidden", "api_visibility": "private", "concurrency_id": "video"}
         for source in (self.film, self.sound):
             finished = [source.upload, source.stop_recording]
-            gr.on(finished, self.analyse, [source, self.model], **work)
+            # said at once, without waiting for other visitors' films
+            waiting = gr.on(
+                finished, lambda: self._busy("Waiting for the server…"), None,
+                [self.message, self.stop, self.examples],
+                queue=False, show_progress="hidden", api_visibility="private",
+            )  # fmt: skip
+            waiting.then(self.analyse, [source, self.model], **work)
         self.examples.click(self.example, self.model, **work)
         self.again.click(self.reset, None, **work | {"concurrency_id": "reset"})
         self.stop.click(self.halt, None, None, queue=False, api_visibility="private")
@@ -102,7 +108,7 @@ class VoiceTab:
         length = checked(path)
         yield self._busy(f"Loading {model}…" if not self.models.is_loaded(model) else "Opening the clip…")
         predictor = self.models.predictor(model, READS)
-        reading = watched(lambda tell: predictor.clip(path, progress=tell), self.stops.start(session))
+        reading = watched(lambda tell: predictor.clip(path, progress=limited(LONGEST, tell)), self.stops.start(session))
         result = yield from told(reading, "Listening and looking", self._busy)
         yield self._shown(path, result, length)
 
@@ -232,7 +238,8 @@ def _endpoint(models: pieces.Models) -> None:
         with answering():
             checked(clip)
             predictor = models.predictor(model, READS)
-            return predictor.clip(clip, rate="faithful" if faithful else per_second or None).to_dict()
+            rate = "faithful" if faithful else per_second or None
+            return predictor.clip(clip, rate, progress=limited(LONGEST)).to_dict()
 
     with gr.Row(visible=False):
         inputs = [

@@ -98,13 +98,18 @@ class WebcamTab:
         )  # fmt: skip
 
     def frame(
-        self, picture: np.ndarray | None, session: Session | None, model: str, closest: bool, smoothing: float
-    ) -> tuple[Session | None, str, str]:
-        """Read one frame: the session afterwards, the frame with its faces, and what the closest face shows."""
+        self, picture: np.ndarray | None, session: Session | str | None, model: str, closest: bool, smoothing: float
+    ) -> tuple[Session | str | None, str, str]:
+        """Read one frame: the session afterwards, the frame with its faces, and what the closest face shows.
+
+        While a model is being loaded the session is its name.
+        """
         if picture is None:
             return session, EMPTY, ""
+        if session != model and not self.models.is_loaded(model):
+            return model, pieces.busy(f"Loading {model}…"), ""  # said now, done with the next frame
         try:
-            if session is None or (session.model, session.closest) != (model, closest):
+            if not isinstance(session, Session) or (session.model, session.closest) != (model, closest):
                 session = self.session(model, closest)
             result = session.read(picture, smoothing)
         except UserError as problem:

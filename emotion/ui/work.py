@@ -92,6 +92,11 @@ def watched(work: Callable[[Progress], Done], stop: threading.Event) -> Generato
     return job.result()
 
 
+def limited(longest: float, progress: Progress = lambda done, total: True) -> Progress:
+    """Progress that ends after some seconds, for films whose header does not tell how long they are."""
+    return lambda done, total: progress(done, total) and done <= longest
+
+
 def told(
     work: Generator[tuple[float, float], None, Done], doing: str, busy: Callable[..., Update]
 ) -> Generator[Update, None, Done]:
