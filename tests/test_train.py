@@ -11,6 +11,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from torch.utils.data import DataLoader, Subset
 
 from emotion import hub
 from emotion.datasets import ferplus
@@ -133,6 +134,15 @@ def test_a_diverging_run_says_so(tmp_path, data):
     it, settings = trainee(tmp_path, data, stages=[stage])
     with pytest.raises(UserError, match="lower the learning rate"):
         loop.fit(it, tmp_path / "run", settings)
+
+
+def test_a_batch_larger_than_the_data_is_refused(tmp_path, data):
+    subject, settings = trainee(tmp_path, data)
+    few = DataLoader(Subset(range(10), range(3)), 4, drop_last=True)
+    subject.batches = lambda stage: few
+    with pytest.raises(UserError, match="3 training samples fill no batch"):
+        loop.fit(subject, tmp_path / "run", settings)
+    assert not [*(tmp_path / "run").glob("best*")]
 
 
 def test_schedules():

@@ -184,6 +184,8 @@ def _run_stage(
     average = Average(model, settings.ema) if settings.ema else None
     loader, optimizer = trainee.batches(stage), _optimizer(stage, settings)
     wrapped, optimizer, loader = accelerator.prepare(model, optimizer, loader)
+    if not len(loader):
+        raise UserError(f"{stage.name}: {len(loader.dataset)} training samples fill no batch; make `batch` smaller")
     if progress.epoch:
         accelerator.load_state(str(_state(out, progress)))
         if average:
