@@ -203,7 +203,7 @@ def test_what_each_head_sees() -> None:
 def test_crowds_and_people_without_area_are_no_targets() -> None:
     crowd = np.array([False, True, False])
     scenes = scene_of([[10, 10, 30, 50], [0, 0, 99, 79], [5, 5, 5, 9]], crowd=crowd)
-    source = data.Annotated(scenes, empty=True)
+    source = data.Annotated(scenes)
     assert len(source) == 1
     sample = source.sample(0, np.random.default_rng(0))
     assert len(sample.boxes) == 1 and not sample.known.any() and sample.ignore.tolist() == [[0, 0, 99, 79]]
@@ -262,7 +262,7 @@ def test_boxes_follow_the_picture() -> None:
 
 def test_batches(composer) -> None:
     torch.manual_seed(0)
-    real = data.Annotated(scene_of([[10, 10, 30, 50]]), empty=True)
+    real = data.Annotated(scene_of([[10, 10, 30, 50]]))
     dataset = data.SceneData([composer, real], TINY, {"det+bu": 1.0})
     assert len(dataset) == 11
     batch = next(iter(dataset.loader(11)))
@@ -348,8 +348,49 @@ def test_two_vocabularies_in_one_batch(tmp_path) -> None:
     assert {"heatmap0", "size1", "bu0", "bu1_extra", "pc", "pc_extra", "bg"} <= seen
 
 
+def test_without_detection_only_people_with_emotions_teach() -> None:
+    config = replace(TINY, heads=("bu",))
+    assert not len(data.Annotated(scene_of([[10, 10, 30, 50]]), detection=False))
+    assert not len(data.Annotated(scene_of([[10, 10, 30, 50]], [[]]), detection=False))
+    assert len(data.Annotated(scene_of([[10, 10, 30, 50]], [["Anger"]]), detection=False)) == 1
+    nobody = data.SceneData([data.Annotated(scene_of([]))], config, {"bu": 1.0})  # as composed scenes may be
+    batch = next(iter(nobody.loader(1)))
+    trainee = training.BENetTrainee(BENet(config), nobody, [], [training.Phase(1, 0.1)])
+    assert torch.isfinite(trainee.loss(trainee.model, batch, trainee.stages()[0]))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batchsize": 4}, "unknown field batchsize"),
+        ({"batch": 0}, "batch: Input should be greater than 0"),
+        ({"heads": None}, "heads: "),
+        ({"heads": {"bu": 0.5, "det": 0.5}}, "cannot train det; it has bu"),
+        ({"heads": {"bu": 0}}, "bu needs a probability above 0"),
+        ({"compose": {"length": 4}}, "valid must say how many"),
+        ({"model": {"preset": "huge"}}, "unknown preset"),
+        ({"stages": []}, "stages: "),
+    ],
+)
+def test_wrong_recipes_are_refused_by_name(changes, message, tmp_path) -> None:
+    model = {"input": {"size": 64}, "width": 4, "stem": 4, "modules": [1, 1, 1], "blocks": 1, "bottlenecks": 1,
+             "heads": ["bu"], "labels": list(compose.LABELS), "affect": []}  # fmt: skip
+    recipe = recipes.load("benet-bu")
+    rest = {"model": model, "heads": {"bu": 1}, "stages": [{"epochs": 1, "lr": 0.1}], "batch": "4"} | changes
+    with pytest.raises(UserError, match=message):
+        training.build(replace(recipe, data={}, rest=rest), {}, None)
+
+
+def test_heads_and_stages_are_asked_for() -> None:
+    recipe = recipes.load("benet-bu")
+    for field in ("heads", "stages", "model"):
+        rest = {k: v for k, v in recipe.rest.items() if k != field}
+        with pytest.raises(UserError, match=f"recipe: {field}"):
+            training.build(replace(recipe, rest=rest), {}, None)
+
+
 def test_batch_without_any_target_still_trains() -> None:
-    source = data.Annotated(scene_of([]), empty=True)
+    source = data.Annotated(scene_of([]))
     dataset = data.SceneData([source], TINY, {"det+bu": 1.0})
     phases = [training.Phase(1, 0.1), training.Phase(1, 0.1, side=96)]
     trainee = training.BENetTrainee(BENet(TINY), dataset, [], phases, batch=1)

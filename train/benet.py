@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -65,6 +66,37 @@ class Phase:
     side: int | None = None
     compose: dict[str, Any] = field(default_factory=dict)
     variation: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Fields of a recipe beside data and settings.
+
+    Attributes:
+        model: fields of `BENetConfig`, or a `preset` and its arguments.
+        heads: head, or "det+bu" for both on one picture -> probability that a sample is for it.
+        stages: fields of `Phase`, one after the other.
+        batch: pictures per step.
+        workers: processes that read pictures.
+        emotion_weight: see `BENetTrainee`.
+        repeat: how often an epoch sees every annotated person.
+        side: of crops in pixels; default the model's input size.
+        weak, compose, variation, aim: fields of `Weak`, `Arrangement` (and how many scenes: `length` for training,
+            `valid` for validation), `Variation` and `benet_losses.Aim`.
+    """
+
+    model: dict[str, Any]
+    heads: dict[str, NonNegativeFloat]
+    stages: list[dict[str, Any]]
+    batch: PositiveInt = 24
+    workers: NonNegativeInt = 0
+    emotion_weight: float = 1.0
+    repeat: PositiveInt = 1
+    side: PositiveInt | None = None
+    weak: dict[str, Any] | None = None
+    compose: dict[str, Any] | None = None
+    variation: dict[str, Any] = field(default_factory=dict)
+    aim: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -156,33 +188,45 @@ def build(recipe: Recipe, folders: dict[str, Path], init: str | None) -> BENetTr
     Raises:
         UserError: the recipe's fields, its data, or what to start from do not fit.
     """
-    rest = dict(recipe.rest)
+    options = parse(Options, recipe.rest, "recipe")
+    phases = [parse(Phase, p, f"stage {k + 1}") for k, p in enumerate(options.stages)]
+    if not phases:
+        raise UserError("stages: a recipe needs at least one")
     torch.manual_seed(recipe.settings.seed)
-    model = BENet(_config(rest.pop("model")))
+    model = BENet(_config(options.model))
+    _check_heads(options.heads, model)
     initialise(model, scratch=not (init and Path(init).is_file()))
     if init:
         start(model, init)
-    weak = parse(Weak, rest.pop("weak"), "weak") if "weak" in rest else None
+    weak = parse(Weak, options.weak, "weak") if options.weak is not None else None
     reader = FacePredictor(weak.model) if weak else None
     sources: list[Source] = []
     for data in samples(recipe, "train", folders):
         data = data if data.vocabulary or not reader else weak_labels.of_people(data, reader)
         second, det = _second(model, data), "det" in model.config.heads
-        sources += [Annotated(data, second, empty=det, calm=reader is not None)] * rest.get("repeat", 1)
-    rest.pop("repeat", None)
+        sources += [Annotated(data, second, detection=det, calm=reader is not None)] * options.repeat
     valid = samples(recipe, "valid", folders)
-    if "compose" in rest:
-        composed, judged = _composed(recipe, folders, dict(rest.pop("compose")), model, weak, reader)
+    if options.compose is not None:
+        composed, judged = _composed(recipe, folders, options, model, weak, reader)
         sources.append(composed)
         valid += judged
-    how = parse(Variation, rest.pop("variation", {}), "variation")
-    aim = parse(losses.Aim, rest.pop("aim", {}), "aim")
-    data = SceneData(sources, model.config, rest.pop("heads"), how, side=rest.pop("side", None), aim=aim)
-    phases = [parse(Phase, p, f"stage {k + 1}") for k, p in enumerate(rest.pop("stages"))]
-    trainee = BENetTrainee(model, data, valid, phases, **rest)
+    if not any(len(source) for source in sources):
+        raise UserError("the training data hold nothing that the model's heads could learn from")
+    how, aim = parse(Variation, options.variation, "variation"), parse(losses.Aim, options.aim, "aim")
+    data = SceneData(sources, model.config, options.heads, how, side=options.side, aim=aim)
+    trainee = BENetTrainee(model, data, valid, phases, options.batch, options.workers, options.emotion_weight)
     for stage in trainee.stages():  # what cannot be done is said now
         trainee.begin(stage)
     return trainee
+
+
+def _check_heads(weights: dict[str, float], model: BENet) -> None:
+    there = [h for h in model.config.heads if h != "fusion"]  # which is computed from the others' answers
+    known = [*there, "det+bu"] if "det" in there else there
+    if unknown := [h for h in weights if h not in known]:
+        raise UserError(f"heads: the model cannot train {', '.join(unknown)}; it has {', '.join(known)}")
+    if not sum(weights.values()) > 0:
+        raise UserError(f"heads: at least one of {', '.join(known)} needs a probability above 0")
 
 
 def _config(table: dict[str, Any]) -> Any:
@@ -210,7 +254,7 @@ def _second(model: BENet, data: Scenes) -> bool:
 def _composed(
     recipe: Recipe,
     folders: dict[str, Path],
-    table: dict[str, Any],
+    options: Options,
     model: BENet,
     weak: Weak | None,
     reader: FacePredictor | None,
@@ -218,6 +262,9 @@ def _composed(
     """The composer of training scenes, and fixed scenes from held-back figures and faces: of people, of portraits."""
     if model.config.labels != LABELS:
         raise UserError(f"composed scenes have the emotions {', '.join(LABELS)}; the model's must be the same")
+    table = dict(options.compose or {})
+    if missing := [k for k in ("length", "valid") if not isinstance(table.get(k), int)]:
+        raise UserError(f"compose: {' and '.join(missing)} must say how many scenes to make")
     count, length = table.pop("valid"), table.pop("length")
     how = parse(Arrangement, table, "compose")
     made = []
@@ -231,7 +278,7 @@ def _composed(
             ]
         made.append(Composer(figures, samples(recipe, f"backgrounds{end}", folders), faces, length, how))
     held_back = {"composed": made[1].arranged(portraits=0.0)}
-    if any(p.get("compose", {}).get("portraits", how.portraits) for p in recipe.rest["stages"]):
+    if any(p.get("compose", {}).get("portraits", how.portraits) for p in options.stages):
         held_back["portraits"] = made[1].arranged(portraits=1.0)
     return made[0], [frozen(c, count, recipe.settings.seed, name) for name, c in held_back.items()]
 

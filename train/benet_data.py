@@ -159,18 +159,26 @@ class Annotated:
     Args:
         data: the scenes; people whose box has no area are left out.
         second: whether the labels are of the model's second vocabulary.
-        empty: also give every picture without people, for detection.
+        detection: also give what teaches only where people are: pictures without people, and without any emotion.
         calm: people may show no emotion at all; otherwise a picture without any emotion teaches none.
     """
 
-    def __init__(self, data: Scenes, second: bool = False, empty: bool = False, calm: bool = False) -> None:
+    def __init__(self, data: Scenes, second: bool = False, detection: bool = True, calm: bool = False) -> None:
         self.data, self.second, self.calm = data, second, calm
-        self.index = [(i, k) for i, scene in enumerate(data.scenes) for k in _real(scene)]
-        if empty:
-            self.index += [(i, -1) for i, scene in enumerate(data.scenes) if not len(_real(scene))]
+        people = [_real(scene) for scene in data.scenes]
+        taught = [i for i, real in enumerate(people) if detection or self._known(data.scenes[i], real).any()]
+        self.index = [(i, k) for i in taught for k in people[i]]
+        if detection:
+            self.index += [(i, -1) for i, real in enumerate(people) if not real]
 
     def __len__(self) -> int:
         return len(self.index)
+
+    def _known(self, scene: Scene, people: Sequence[int]) -> np.ndarray:
+        """Whose emotions teach something, bool [P] in the order of `people`."""
+        labels = self.data.targets(scene)[0][people]
+        useful = self.calm or bool((labels == 1).any())
+        return np.isfinite(labels).all(axis=1) & useful
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
         """The picture of one person."""
@@ -179,14 +187,12 @@ class Annotated:
         others = [j for j in _real(scene) if j != k]
         order = np.array(others if k < 0 else [k, *others], int)
         labels, affect = self.data.targets(scene)
-        labels = labels[order]
-        useful = self.calm or bool((labels == 1).any())
         return Sample(
             picture=self.data.picture(i),
             boxes=scene.boxes[order],
-            labels=np.nan_to_num(labels),
+            labels=np.nan_to_num(labels[order]),
             affect=affect[order],
-            known=np.isfinite(labels).all(axis=1) & useful,
+            known=self._known(scene, order),
             second=self.second,
             ignore=np.concatenate([scene.boxes[scene.crowd], *_unsure(scene)]),
         )
@@ -244,8 +250,9 @@ class SceneData(Dataset):
         size = (sample.picture.shape[1], sample.picture.shape[0])
         if sample.known.any():
             weights = head_weights(self.weights, sample.boxes, size)
-        else:  # nothing to teach but detection
-            weights = {h: w for h, w in self.weights.items() if "det" in h} or {"det": 1.0}
+        else:  # nothing to teach but detection, if the model has it
+            other = "det" if "det" in self.config.heads else "bu"
+            weights = {h: w for h, w in self.weights.items() if "det" in h} or {other: 1.0}
         head = str(rng.choice(list(weights), p=np.array(list(weights.values())) / sum(weights.values())))
         return self.row(for_head(sample, head, rng), head, augment.draw(rng, self.how.flip), rng)
 
