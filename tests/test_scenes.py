@@ -7,6 +7,8 @@ import json
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -104,6 +106,66 @@ def test_odd_boxes_are_kept_and_noted() -> None:
     scene = scenes.make_scene("a.png", (100, 50), [[-5, 0, 120, 20], [10, 10, 10, 40]], notices)
     assert scene.boxes.tolist() == [[0, 0, 100, 20], [10, 10, 10, 40]]
     assert len(notices) == 2 and "without area" in notices[0] and "outside" in notices[1]
+
+
+def test_people_outside_the_picture_have_no_area_but_are_converted_as_published() -> None:
+    notices: list[str] = []
+    scene = scenes.make_scene("a.png", (100, 80), [[120, 10, 140, 50], [-30, 10, -5, 50]], notices)
+    assert scene.boxes.tolist() == [[100, 10, 100, 50], [0, 10, 0, 50]]
+    assert "person 1 has a box without area" in notices[0] and "person 2" in notices[1]
+    data = scenes.Scenes("d", "s", (scene,), (), lambda i: np.zeros((80, 100, 3), np.uint8))
+    assert [a["bbox"] for a in scenes.coco_table(data)["annotations"]] == [[120, 10, 100, 50], [0, 10, -5, 50]]
+    assert scenes.person_table(data)["annotations"][0]["bbox"] == [[120, 10, 100, 50], [0, 10, -5, 50]]
+
+
+def _renamed(root: Path, change: Callable[[str], str]) -> None:
+    table = json.loads((root / "annotations.json").read_text())
+    for image in table["images"]:
+        image["file_name"] = change(image["file_name"])
+    (root / "annotations.json").write_text(json.dumps(table))
+
+
+def test_coco_person_finds_pictures_by_their_path(tmp_path) -> None:
+    root = coco_person.fake(tmp_path / "persons")
+    before = coco_person.load(root)
+    for kind in ("images", "masks"):
+        (root / kind).rename(root / "val2017")
+        (root / kind).mkdir()
+        (root / "val2017").rename(root / kind / "val2017")
+    with pytest.raises(UserError, match=r"lacks 6 annotated pictures, e\.g\. train_0\.png"):
+        coco_person.load(root)
+    _renamed(root, "val2017/{}".format)
+    data = coco_person.load(root)
+    assert data.picture(1).shape == (96, 128, 3) and data.mask(1).any() and data.mask(0) is None
+    assert [s.boxes.tolist() for s in data.scenes] == [s.boxes.tolist() for s in before.scenes]
+
+
+@pytest.mark.parametrize(("inside", "found"), [("images/", True), ("", True), ("train2017/", False)])
+def test_archives_that_load_can_be_read(inside: str, found: bool, tmp_path) -> None:
+    root = coco_person.fake(tmp_path / "persons")
+    with zipfile.ZipFile(root / "images.zip", "w") as archive:
+        for path in (root / "images").iterdir():
+            archive.write(path, inside + path.name)
+    if found:
+        assert coco_person.load(root).picture(0).shape == (96, 128, 3)
+        return
+    with pytest.raises(UserError, match=r"images\.zip \(in its folder images/, or from its top\) lacks 6"):
+        coco_person.load(root)
+    _renamed(root, "train2017/{}".format)
+    assert coco_person.load(root).picture(0).shape == (96, 128, 3)
+
+
+def test_pictures_of_another_size_than_annotated_are_named(tmp_path) -> None:
+    persons, people = coco_person.fake(tmp_path / "p"), emotic.fake(tmp_path / "e")
+    data, mat = coco_person.load(persons), emotic.load(people)
+    Image.new("RGB", (64, 48)).save(persons / "images/train_1.png")
+    Image.new("L", (64, 48)).save(persons / "masks/train_1.png")
+    for read in (data.picture, data.mask):
+        with pytest.raises(UserError, match=r"train_1\.png has 64 x 48 pixels, but its boxes are of 128 x 96"):
+            read(1)
+    Image.new("RGB", (3, 4)).save(people / "PAMI/emotic" / mat.scenes[0].file)
+    with pytest.raises(UserError, match=r"train_0\.png has 3 x 4 pixels"):
+        mat.picture(0)
 
 
 def test_coco_person_splits_crowds_and_masks(tmp_path) -> None:
@@ -227,6 +289,25 @@ def test_command_writes_all_files(tmp_path, capsys) -> None:
     assert [a["id"] for a in both["annotations"]] == list(range(len(both["annotations"])))
     assert main(["-o", str(tmp_path / "none")]) == 2
     assert "nothing to convert" in capsys.readouterr().err
+
+
+def test_a_file_is_no_folder_to_write_to(tmp_path, capsys) -> None:
+    (tmp_path / "out").write_text("mine")
+    assert main(["--heco", str(heco.fake(tmp_path / "h")), "-o", str(tmp_path / "out")]) == 2
+    assert "cannot write to" in capsys.readouterr().err and (tmp_path / "out").read_text() == "mine"
+
+
+def test_heco_with_short_rows_and_blanks(tmp_path) -> None:
+    root = heco.fake(tmp_path / "heco")
+    before, table = heco.load(root), root / heco.TABLE
+    text = table.read_text()
+    table.write_text(text.replace(",Anger,", ",Anger ,"))
+    assert heco.load(root).fingerprint == before.fingerprint and table.read_text() != text
+    header, *lines = ([*row[1:], row[0]] for row in csv.reader(text.splitlines()))
+    lines[2].pop()
+    table.write_text("\n".join(",".join(row) for row in (header, *lines)))
+    with pytest.raises(UserError, match="line 4: no Image"):
+        heco.load(root)
 
 
 def test_pictures_are_rgb(tmp_path) -> None:

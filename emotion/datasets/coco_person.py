@@ -1,8 +1,9 @@
 """Person boxes in COCO's format: a folder with `annotations.json` beside `images/` or `images.zip`.
 
-Pictures may carry a `split`; with none, all belong to "train". `complete_from_height` (pixels) says how far the
-annotation of a picture is complete: people shorter than that may lack a box. Figures cut out exactly may lie beside
-them as `masks/` or `masks.zip`: PNG files of the pictures' names and sizes, 255 where the person is.
+A picture's `file_name` is its path below `images/`; in an archive it may also be its path from the top. Pictures may
+carry a `split`; with none, all belong to "train". `complete_from_height` (pixels) says how far the annotation of a
+picture is complete: people shorter than that may lack a box. Figures cut out exactly may lie beside them as `masks/` or
+`masks.zip`: PNG files of the pictures' names and sizes, 255 where the person is.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import zipfile
 import zlib
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -57,23 +58,23 @@ def load(root: str | Path, split: str = "train", source: str = "", name: str = "
             of_image[annotation["image_id"]].append((row, annotation))
     notices: list[str] = []
     scenes = tuple(_scene(image, of_image[image["id"]], notices) for image in chosen)
-    names = [s.file for s in scenes]
+    names, sizes = [s.file for s in scenes], [s.size for s in scenes]
     _check(root, names)
-    with_mask = _names(root, "masks")
-    stems = [Path(name).stem + ".png" for name in names]
+    masks = [str(PurePosixPath(name).with_suffix(".png")) for name in names]
+    with_mask = _found(root, "masks", masks)
     data = Scenes(
         name,
         split,
         scenes,
         vocabulary=(),
-        picture=lambda i: _picture(root, "images", names[i]),
-        mask=(lambda i: _mask(root, stems[i]) if stems[i] in with_mask else None) if with_mask else None,
+        picture=lambda i: _picture(root, "images", names[i], sizes[i]),
+        mask=(lambda i: _mask(root, masks[i], sizes[i]) if masks[i] in with_mask else None) if with_mask else None,
     )
     return told(data, notices)
 
 
-def _mask(root: Path, name: str) -> np.ndarray:
-    return _picture(root, "masks", name)[..., 0] == 255
+def _mask(root: Path, name: str, size: tuple[int, int]) -> np.ndarray:
+    return _picture(root, "masks", name, size)[..., 0] == 255
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -112,32 +113,39 @@ def _scene(image: dict[str, Any], people: list[tuple[int, dict[str, Any]]], noti
     )
 
 
-def _names(root: Path, kind: str) -> set[str]:
-    """File names in a folder or archive of pictures."""
-    archive = root / f"{kind}.zip"
-    if archive.is_file():
-        try:
-            with zipfile.ZipFile(archive) as file:
-                return {Path(n).name for n in file.namelist()}
-        except BROKEN as error:
-            raise UserError(f"cannot read {archive}: {error}; is it complete?") from error
-    return {p.name for p in (root / kind).glob("*")}
-
-
-def _check(root: Path, names: list[str]) -> None:
-    missing = sorted(set(names) - _names(root, "images"))
-    if missing:
-        raise UserError(f"{root}: images/ or images.zip lacks {len(missing)} annotated pictures, e.g. {missing[0]}")
-
-
-def _picture(root: Path, kind: str, name: str) -> np.ndarray:
+def _found(root: Path, kind: str, names: list[str]) -> set[str]:
+    """Those of the names that `_picture` finds in the folder or archive."""
     archive = root / f"{kind}.zip"
     try:
         if not archive.is_file():
-            return read_picture(root / kind / name)
+            return {n for n in names if (root / kind / n).is_file()}
+        with zipfile.ZipFile(archive) as file:
+            return {n for n in names if n and _inside(file, kind, n) in file.NameToInfo}
+    except BROKEN as error:
+        raise UserError(f"cannot read {archive}: {error}; is it complete?") from error
+
+
+def _inside(file: zipfile.ZipFile, kind: str, name: str) -> str:
+    """Where an archive has a picture: below a folder called as the archive, or from the top."""
+    return f"{kind}/{name}" if f"{kind}/{name}" in file.NameToInfo else name
+
+
+def _check(root: Path, names: list[str]) -> None:
+    missing = sorted(set(names) - _found(root, "images", names))
+    if missing:
+        archive = root / "images.zip"
+        where = f"{archive} (in its folder images/, or from its top)" if archive.is_file() else f"{root / 'images'}"
+        raise UserError(f"{where} lacks {len(missing)} annotated pictures, e.g. {missing[0]}")
+
+
+def _picture(root: Path, kind: str, name: str, size: tuple[int, int]) -> np.ndarray:
+    archive = root / f"{kind}.zip"
+    try:
+        if not archive.is_file():
+            return read_picture(root / kind / name, size=size)
         file = _archive(archive, archive.stat().st_mtime_ns)
-        inside = f"{kind}/{name}" if f"{kind}/{name}" in file.NameToInfo else name
-        return read_picture(io.BytesIO(file.read(inside)), f"{archive}: {inside}")
+        inside = _inside(file, kind, name)
+        return read_picture(io.BytesIO(file.read(inside)), f"{archive}: {inside}", size)
     except BROKEN as error:
         raise UserError(f"cannot read {name} from {root / kind}: {error}") from error
 

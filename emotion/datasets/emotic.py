@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from emotion.datasets.scenes import Scene, Scenes, check_pictures, make_scene, read_picture, told
+from emotion.datasets.scenes import Scene, Scenes, check_pictures, check_size, make_scene, read_picture, told
 from emotion.errors import UserError
 from emotion.labels import EMOTIC, VAD
 
@@ -58,7 +58,8 @@ def load(root: str | Path, split: str = "train", pictures: bool = True) -> Scene
         read = read_picture
     if pictures:
         check_pictures(folder, files)
-    return told(Scenes("emotic", split, tuple(scenes), EMOTIC, lambda i: read(folder / files[i])), notices)
+    data = Scenes("emotic", split, tuple(scenes), EMOTIC, lambda i: read(folder / files[i], size=scenes[i].size))
+    return told(data, notices)
 
 
 def _read_mat(path: Path, split: str, notices: list[str]) -> list[Scene]:
@@ -151,13 +152,14 @@ def _scene_of_rows(path: Path, file: str, rows: list[dict[str, str]], lines: lis
     return make_scene(file, size, boxes, notices, labels=labels, vad=vad, rows=np.array(lines), about=about)
 
 
-def _read_array(path: Path) -> np.ndarray:
+def _read_array(path: Path, size: tuple[int, int]) -> np.ndarray:
     try:
         picture = np.load(path, allow_pickle=False)
     except (OSError, EOFError, ValueError) as error:
         raise UserError(f"cannot read the picture {path}: {error}") from error
     if picture.ndim != 3 or picture.shape[2] < 3:
         raise UserError(f"{path} is no picture in colours: it has the shape {picture.shape}")
+    check_size(path, (picture.shape[1], picture.shape[0]), size)
     return np.ascontiguousarray(picture[..., :3]).astype(np.uint8)
 
 

@@ -73,6 +73,9 @@ def _read(path: Path) -> list[dict[str, str]]:
     missing = [c for c in _COLUMNS if rows and c not in rows[0]]
     if missing or not rows:
         raise UserError(f"{path} has no {'column ' + ', '.join(missing) if missing else 'rows'}")
+    rows = [{c: (row[c] or "").strip() for c in _COLUMNS} for row in rows]  # a short row has None at its end
+    if nameless := [k for k, row in enumerate(rows) if not row["Image"]]:
+        raise UserError(f"{path}, line {nameless[0] + 2}: no Image; complete the row or remove it")
     return rows
 
 

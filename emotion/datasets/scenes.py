@@ -54,6 +54,7 @@ class Scene:
         vad: float64 [P, 3] on the annotators' scale of 1 to 10, NaN where missing.
         rows: int64 [P], position of every person in the annotation file.
         crowd: bool [P], regions of many people (COCO), never a single person.
+        annotated: float64 [P, 4], boxes as the annotation file has them.
         complete_from: people at least so tall (pixels) are all annotated, smaller ones perhaps not; 0 for all.
         about: what else is known about the picture, as the JSON forms have it.
         people: the same about every person.
@@ -66,6 +67,7 @@ class Scene:
     vad: np.ndarray
     rows: np.ndarray
     crowd: np.ndarray
+    annotated: np.ndarray
     complete_from: float = 0.0
     about: dict[str, Any] = field(default_factory=dict)
     people: tuple[dict[str, Any], ...] = ()
@@ -86,9 +88,7 @@ def make_scene(
     n, (width, height) = len(boxes), size
     if len(bad := np.flatnonzero(~np.isfinite(boxes).all(axis=1))):
         raise UserError(f"{file}: person {bad[0] + 1} has no box, but {boxes[bad[0]].tolist()}")
-    clipped = boxes.copy()
-    clipped[:, :2] = clipped[:, :2].clip(0)
-    clipped[:, 2:] = np.minimum(clipped[:, 2:], [width, height])
+    clipped = boxes.clip(0, [width, height] * 2)
     for k in np.flatnonzero((clipped[:, 2:] <= clipped[:, :2]).any(axis=1)):
         notices.append(f"{file}: person {k + 1} has a box without area, {boxes[k].tolist()}")
     outside = int((abs(clipped - boxes) > 0.01).any(axis=1).sum())  # less is rounding
@@ -99,6 +99,7 @@ def make_scene(
         size=(int(width), int(height)),
         boxes=clipped,
         labels=(None,) * n if labels is None else tuple(None if x is None else tuple(x) for x in labels),
+        annotated=boxes,
         vad=np.full((n, 3), np.nan) if vad is None else np.asarray(vad, np.float64).reshape(n, 3),
         **{"rows": np.arange(n), "crowd": np.zeros(n, bool), **more},
     )
@@ -172,18 +173,32 @@ def told(data: Scenes, notices: list[str]) -> Scenes:
     return replace(data, notices=tuple(notices))
 
 
-def read_picture(file: Path | io.BytesIO, where: Path | str = "") -> np.ndarray:
+def read_picture(file: Path | io.BytesIO, where: Path | str = "", size: tuple[int, int] | None = None) -> np.ndarray:
     """uint8 [H, W, 3] of a picture file.
 
     Args:
         file: path or content.
         where: what messages call it (default: its path).
+        size: width and height that it was annotated with.
 
     Raises:
-        UserError: missing or unreadable.
+        UserError: missing, unreadable or of another size.
     """
     with _opened(file, where) as picture:
-        return np.asarray(picture.convert("RGB"))
+        pixels, there = np.asarray(picture.convert("RGB")), picture.size
+    check_size(where or file, there, size or there)
+    return pixels
+
+
+def check_size(where: Path | str | io.BytesIO, size: tuple[int, int], annotated: tuple[int, int]) -> None:
+    """A picture is as large as its annotations say, width and height.
+
+    Raises:
+        UserError: it is not.
+    """
+    if size != annotated:
+        here, there = (f"{w} x {h}" for w, h in (size, annotated))
+        raise UserError(f"{where} has {here} pixels, but its boxes are of {there}: use the original picture")
 
 
 def picture_size(path: Path) -> tuple[int, int]:
@@ -220,10 +235,12 @@ def check_pictures(root: Path, files: Iterable[str]) -> None:
 # -- JSON forms ------------------------------------------------------------------------------------------------------
 
 
-def _box(box: np.ndarray, form: str) -> list[int]:
+def _box(scene: Scene, k: int, form: str) -> list[int]:
+    """Person k's box, cut as published: its start at 0, its end at the picture's, so that one outside turns round."""
     if form not in FORMATS:
         raise UserError(f"boxes come as {' or '.join(FORMATS)}, not {form!r}")
-    x0, y0, x1, y1 = box
+    x0, y0 = scene.annotated[k, :2].clip(0)
+    x1, y1 = np.minimum(scene.annotated[k, 2:], scene.size)
     return [int(v) for v in ((x0, y0, x1, y1) if form == "x1y1x2y2" else (x0, y0, x1 - x0, y1 - y0))]
 
 
@@ -244,7 +261,7 @@ def coco_table(data: Scenes, form: str = "x1y1x2y2") -> dict[str, Any]:
             "image_id": i,
             "id": number,
             "category_id": 1,
-            "bbox": _box(scene.boxes[k], form),
+            "bbox": _box(scene, k, form),
             "annotations_categories": list(scene.labels[k] or ()),
             "annotations_continuous": _continuous(scene.vad[k], scale=1),
             **(scene.people[k] if scene.people else {}),
@@ -274,7 +291,7 @@ def person_table(data: Scenes, form: str = "x1y1x2y2", vad_scale: float = 1, pub
                 "image_id": number,
                 "id": number,
                 "category_id": 1,
-                "bbox": [_box(scene.boxes[k if published else j], form) for j in order],
+                "bbox": [_box(scene, k if published else j, form) for j in order],
                 "annotations_categories": [list(scene.labels[j] or ()) for j in order],
                 "annotations_continuous": [_continuous(scene.vad[j], vad_scale) for j in order],
             }
@@ -308,7 +325,7 @@ def convert(
         form: of the boxes.
 
     Raises:
-        UserError: neither set given, an unknown form, or a set's own complaints.
+        UserError: neither set given, an unknown form, a folder that cannot be written, or a set's own complaints.
     """
     from emotion.datasets import emotic as emotic_reader
     from emotion.datasets import heco as heco_reader
@@ -328,8 +345,11 @@ def convert(
             both = merge(tables[f"EMOTIC_train_{form}_tdpc"], tables[f"HECO_{form}_tdpc"])
             tables[f"EMOTIC_and_HECO_train_{form}_tdpc"] = both
     folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{name}.json" for name in tables]
-    for path, table in zip(paths, tables.values()):
-        path.write_text(json.dumps(table), encoding="utf-8")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, table in zip(paths, tables.values()):
+            path.write_text(json.dumps(table), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write to {folder} ({error.strerror}); name a folder that can be made") from error
     return paths
