@@ -159,7 +159,7 @@ def table(compared: dict[str, dict[str, Interval]]) -> str:
     lines = [f"| figure | {' | '.join(columns)} |", f"| --- |{' ---: |' * len(columns)}"]
     for figure, text in FIGURES.items():
         if figure in compared:
-            cells = [_cell(compared[figure][c], "+" if c.endswith("change") else "") for c in columns]
+            cells = [_cell(compared[figure][c], "+" if "change" in c else "") for c in columns]
             lines.append(f"| {text} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
