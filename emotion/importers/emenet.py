@@ -93,7 +93,8 @@ def choose(source: Path, members: str, epoch: int | tuple[int, ...] | None = Non
     is compared with that, with the whole path, and with the folder's path and last name.
 
     Raises:
-        UserError: none, not the epochs asked for, or two files for one member and epoch.
+        UserError: none, not the epochs asked for, two files for one member and epoch, or members of one name in
+            several folders: generations of students must not mix.
     """
     if not is_container(source):
         match = FILE.fullmatch(source.name)
@@ -106,11 +107,14 @@ def choose(source: Path, members: str, epoch: int | tuple[int, ...] | None = Non
         if number in epochs:
             raise UserError(f"{source} holds two files for one member and epoch: {epochs[number]}, {path}; remove one")
         epochs[number] = path
-    found = {}
+    found, places = {}, {}
     for label, (path, epochs) in zip(_labels([*groups]), groups.items()):
         known = (label, str(path), str(path.parent), path.parent.name)
-        if any(fnmatch(name, members) for name in known):
-            found[label] = epochs
+        if not any(fnmatch(name, members) for name in known):
+            continue
+        found[label] = epochs
+        if (other := places.setdefault((path.parent.name, path.name), path)) != path:
+            raise UserError(f"{source} holds {other} and {path}, of two ensembles? choose with --members 'FOLDER/*'")
     if not found:
         raise UserError(f"{source} holds no net_epoch_<E>_<name>.pth of a member called {members}")
     ordered = sorted(found, key=lambda k: [int(p) if p.isdecimal() else p for p in re.split(r"(\d+)", k)])
