@@ -215,6 +215,16 @@ def test_boxes_of_negative_size_are_nobody() -> None:
     assert len(decode.people(merged, [frame], TINY)[0][0]) == 0
 
 
+def test_the_same_person_again() -> None:
+    frame = decode.SceneInput(size=64).frame(64, 64)
+    merged = maps(32, 32, [(10, 10, 0.9), (14, 10, 0.7), (24, 24, 0.8)], size=12)
+    assert len(decode.people(merged, [frame], TINY)[0][0]) == 3, "published networks tell people apart by peaks alone"
+    ((faces, tasks),) = decode.people(merged, [frame], replace(TINY, overlap=0.4))
+    assert len(faces) == len(tasks["emotions"].values) == 2 and (np.diff(faces.scores) <= 0).all()
+    with pytest.raises(ValueError, match="overlap must be above 0"):
+        replace(TINY, overlap=0.0)
+
+
 def test_the_limit_counts_people_inside_the_picture() -> None:
     frame = decode.SceneInput(size=64).frame(70, 64)  # the network's input is wider, bars left and right
     assert frame.size == (128, 64) and frame.shift[0] > 20

@@ -236,6 +236,7 @@ def test_what_is_left_of_people_outside_the_crop_is_ignored() -> None:
 
 
 def test_from_scratch_nobody_is_seen_at_first() -> None:
+    torch.manual_seed(0)
     model = BENet(TINY).eval()
     training.initialise(model, scratch=True)
     with torch.no_grad():

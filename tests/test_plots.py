@@ -37,7 +37,7 @@ def test_bars_are_in_order_with_the_range_of_the_branches():
 def test_bars_of_all_models_are_in_one_order():
     task = Task("categorical", ("surprise", "else", "calm", "neutral"), np.full((1, 4), 0.25, np.float32))
     found = re.findall(r"neutral|calm|surprise|else", plots.expression_bars(task, 0))
-    assert found == ["neutral", "calm", "surprise", "else"]
+    assert found == ["neutral", "surprise", "calm", "else"]
 
 
 def test_the_ellipse_has_the_spread_and_direction_of_the_branches():

@@ -355,8 +355,7 @@ def report(trainee: AVFusionTrainee, recipe: Recipe, command: str) -> tuple[hub.
         part = data.parts[0]
         where = f"{part.dataset}/{part.split}"
         borrow = trainee.options.borrow
-        lacking = "voice alone" if borrow is None else "borrowed faces"  # what "none" of the protocol comes to
-        protocol = part.protocol.replace("none", lacking, 1)
+        protocol = part.protocol if borrow is None else part.protocol.replace("voice alone", "borrowed faces", 1)
         lines += ["", f"### {where}: {len(data)} clips of {len(set(data.groups))} speakers ({protocol})", ""]
         if borrow is not None:
             lines += [BORROWED.format(instead=_stand_ins(borrow)), ""]

@@ -53,6 +53,8 @@ class BENetConfig:
         extra: emotions of a second training set, read from the first ones' logits by one linear layer per head.
         thresholds: from which probability on an emotion counts as present; one per emotion, or one for all.
         person_threshold: heatmap value above which a peak is a person.
+        overlap: a box that overlaps a stronger one by more than this share of both (IoU) is the same person again; 1:
+            none is, as in the original, which lets peaks alone tell people apart.
     """
 
     input: decode.SceneInput = field(default_factory=decode.SceneInput)
@@ -67,6 +69,7 @@ class BENetConfig:
     extra: tuple[str, ...] = ()
     thresholds: tuple[float, ...] = (0.5,)
     person_threshold: float = decode.DEFAULT.threshold
+    overlap: float = 1.0
 
     def __post_init__(self) -> None:
         if "bu" not in self.heads or not set(self.heads) <= set(HEADS):
@@ -75,6 +78,8 @@ class BENetConfig:
             raise ValueError("the fusion head needs the heads pc and bg")
         if len(self.thresholds) not in (1, len(self.labels)):
             raise ValueError(f"{len(self.thresholds)} thresholds for {len(self.labels)} emotions")
+        if not 0 < self.overlap <= 1:
+            raise ValueError(f"overlap must be above 0 and at most 1, not {self.overlap:g}")
 
     @property
     def outputs(self) -> int:
@@ -102,6 +107,7 @@ def benet_small(labels: tuple[str, ...] = vocab.EMOTIC, affect: tuple[str, ...] 
         heads=("det", "bu"),
         labels=labels,
         affect=affect,
+        overlap=0.5,
     )
 
 

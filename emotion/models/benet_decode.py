@@ -17,6 +17,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchvision.ops import nms
 
 from emotion.errors import UserError
 from emotion.models.base import finite
@@ -303,7 +304,11 @@ def people(
         rows, picture_scores = values[i][keep], scores[i][keep]
         if not options.published:  # a box that lies outside the picture, or has a negative size, is nobody
             real = (on_image[:, 2] > on_image[:, 0]) & (on_image[:, 3] > on_image[:, 1])
-            real = np.flatnonzero(real)[: options.people]
+            real = np.flatnonzero(real)
+            if config.overlap < 1:
+                found_boxes, strength = (torch.from_numpy(np.float32(v[real])) for v in (on_image, picture_scores))
+                real = real[nms(found_boxes, strength, config.overlap).numpy()]
+            real = real[: options.people]
             on_image, rows, picture_scores = on_image[real], rows[real], picture_scores[real]
         out.append((Faces(on_image, picture_scores), tasks(rows, config)))
     return out

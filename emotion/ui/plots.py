@@ -12,11 +12,11 @@ import numpy as np
 
 from emotion import draw, figures
 from emotion.draw import percent
-from emotion.labels import ACTION_UNIT_NAMES, AFFECTNET
+from emotion.labels import ACTION_UNIT_NAMES
 from emotion.outputs import Task
 
 LEVELS = ((0.25, "Low"), (0.5, "Moderate"), (draw.UNCERTAIN, "High"), (np.inf, "Very high"))
-SHOWN = ("neutral", "calm", *AFFECTNET[1:])  # expressions from top to bottom
+SHOWN = tuple(draw.PALETTE)  # expressions from top to bottom
 KINDS = {
     "aleatoric": "ambiguity that each branch sees in the face itself",
     "epistemic": "disagreement between the branches",
