@@ -266,7 +266,7 @@ def fit(model: nn.Module, tensors: dict[str, Tensor], where: Path | str = "state
 
 def fingerprint(model: nn.Module) -> tuple[float, ...]:
     """One number per tensor of a network; other weights give others."""
-    return tuple(float(t.detach().double().norm()) for t in model.state_dict().values())
+    return tuple(float(t.detach().cpu().double().norm()) for t in model.state_dict().values())
 
 
 def save(model: nn.Module, method: str, folder: str | Path, card: Card, readme: str, half: bool = False) -> Card:

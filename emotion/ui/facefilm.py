@@ -32,10 +32,10 @@ def as_paths(component: gr.UploadButton | gr.File) -> Any:
 
 
 def read(files: Sequence[str], model: nn.Module, fps: float) -> Result:
-    """What a model says of face pictures, ordered by the number in their names where all have one, else by name.
+    """What a model says of face pictures, in the order of `cropped.ordered`.
 
     Raises:
-        UserError: none, too many, or unreadable ones; a rate that is none.
+        UserError: none or too many, or as `cropped.analyze_crops`.
     """
     if not files:
         raise UserError("choose pictures of a face")
@@ -44,8 +44,6 @@ def read(files: Sequence[str], model: nn.Module, fps: float) -> Result:
             f"{len(files)} pictures, and this page takes {MOST}; choose fewer, or use the command line: "
             "python -m emotion crops FOLDER -o OUT"
         )
-    if not fps > 0:
-        raise UserError(f"frames per second must be above 0, not {fps:g}")
     result = cropped.analyze_crops(cropped.ordered([Path(f) for f in files]), model, fps=fps)
     return replace(result, source="faces", faces=replace(result.faces, track_ids=np.ones(len(result), np.int64)))
 
